@@ -1,0 +1,148 @@
+"""Files as records: hashes, safe writing, and the provenance that an ONNX file carries in its own metadata."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rir_deploy.errors import InputError, UsageError
+
+METADATA_KEY = "rir_deploy.provenance"
+
+
+def sha256_file(path: Path) -> str:
+    """Hex sha256 of a file, read in chunks."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where an artifact comes from.
+
+    ``parents`` maps a role ("checkpoint", "onnx") to the sha256 of the file that played it; ``recipe`` is the
+    preprocessing recipe as plain data (None where no recipe was involved); ``stages`` lists what was done, in order.
+    """
+
+    stages: tuple[str, ...] = ()
+    precision: str = "fp32"
+    parents: dict[str, str] = field(default_factory=dict)
+    recipe: dict[str, Any] | None = None
+    tool: str = ""
+
+    def to_json(self) -> str:
+        """Canonical JSON, so that equal provenance gives equal bytes."""
+        return json.dumps(
+            {
+                "stages": list(self.stages),
+                "precision": self.precision,
+                "parents": self.parents,
+                "recipe": self.recipe,
+                "tool": self.tool,
+            },
+            sort_keys=True,
+        )
+
+    @staticmethod
+    def from_json(text: str) -> Provenance:
+        """Read what `to_json` wrote; raises InputError on anything else."""
+        try:
+            data = json.loads(text)
+            return Provenance(
+                stages=tuple(str(stage) for stage in data["stages"]),
+                precision=str(data["precision"]),
+                parents={str(k): str(v) for k, v in data["parents"].items()},
+                recipe=data["recipe"] if data["recipe"] is None else dict(data["recipe"]),
+                tool=str(data["tool"]),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"the provenance record in the metadata is malformed ({error!r}); export the model again"
+            ) from error
+
+
+def check_output(path: Path, *, force: bool) -> None:
+    """Refuse an output that exists (unless ``force``) or whose folder cannot be written, before any work is done.
+
+    Raises:
+        UsageError: with the way out.
+    """
+    if path.exists() and not force:
+        raise UsageError(f"'{path}' exists already; pass --force to replace it or choose another output")
+    folder = path.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"cannot write '{path}': '{folder}' is not a folder that can be written; choose another output")
+
+
+@contextmanager
+def atomic_folder(path: Path, *, force: bool) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path``; rename it into place on success, remove it on any error.
+
+    Raises:
+        UsageError: ``path`` exists and ``force`` is not given, or cannot be written.
+    """
+    check_output(path, force=force)
+    try:
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.absolute().parent))
+    except OSError as error:
+        raise UsageError(f"cannot write '{path}': {error.strerror}; choose another output") from error
+    try:
+        yield temporary
+        if path.is_dir() and not path.is_symlink():
+            # Two renames, so that the old output is never gone before the new one is in place.
+            old = temporary.with_suffix(".old")
+            os.replace(path, old)
+            os.replace(temporary, path)
+            shutil.rmtree(old)
+        else:
+            if path.exists():
+                path.unlink()
+            os.replace(temporary, path)
+        # mkdtemp makes folders private to the user; an ordinary output follows the umask.
+        path.chmod(0o777 & ~_umask())
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def atomic_file(path: Path, *, force: bool) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; rename it into place on success, remove it on any error.
+
+    Raises:
+        UsageError: ``path`` exists and ``force`` is not given, or cannot be written.
+    """
+    check_output(path, force=force)
+    if path.is_dir():
+        raise UsageError(f"cannot write '{path}': it is a folder; name a file")
+    try:
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.absolute().parent))
+    except OSError as error:
+        raise UsageError(f"cannot write '{path}': {error.strerror}; choose another output") from error
+    try:
+        # A folder of its own, so that files written beside (external tensor data) are cleaned up too.
+        yield folder / path.name
+        for name in sorted(os.listdir(folder), key=lambda name: name == path.name):
+            os.replace(folder / name, path.absolute().parent / name)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
