@@ -1,0 +1,171 @@
+"""The fold as one stage: model in, folded model and an account of what was done out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from rir_deploy.errors import GateError, InputError
+from rir_deploy.fold.affine import NormalForm, Refused
+from rir_deploy.fold.atoms import Atom, Atoms
+from rir_deploy.fold.join import partition
+from rir_deploy.fold.lower import Lowering
+from rir_deploy.fold.work import Work, measure_work
+
+# Pads, slices and clips took attributes instead of inputs before this opset.
+MIN_OPSET = 11
+
+# Read aloud: functions become plain nodes, constants become weights, shapes become known; then the fold; then what
+# nobody reads any more goes.
+PREPARE: tuple[Callable[[], ir.passes.PassBase], ...] = (
+    common.InlinePass,
+    lambda: common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+    common.ShapeInferencePass,
+)
+FINISH: tuple[Callable[[], ir.passes.PassBase], ...] = (
+    common.RemoveUnusedNodesPass,
+    common.RemoveUnusedFunctionsPass,
+    common.RemoveUnusedOpsetsPass,
+    common.ShapeInferencePass,
+)
+
+
+@dataclass(frozen=True)
+class FoldOptions:
+    """``require``: raise where nothing folds."""
+
+    require: bool = False
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """``model`` is a new model; where ``modified`` is False it computes and costs what the given one does."""
+
+    model: ir.Model
+    modified: bool
+    before: Work
+    after: Work
+    refused: tuple[Refused, ...]
+
+    def to_dict(self) -> dict[str, object]:
+        before, after = self.before.to_dict(), self.after.to_dict()
+        counts = {key: {"before": before[key], "after": after[key]} for key in before}
+        refused = [{"node": refusal.node, "reason": refusal.reason} for refusal in self.refused]
+        return {"modified": self.modified, **counts, "refused": refused}
+
+
+def fold(model: ir.Model, options: FoldOptions = FoldOptions()) -> FoldResult:  # noqa: B008 - frozen
+    """Fold every block whose branches are affine into one convolution.
+
+    Args:
+        model: any ONNX model; it is not changed.
+
+    Returns:
+        A model with the same inputs, outputs and function, with no more multiply-adds and no more weight bytes.
+
+    Raises:
+        InputError: the opset is older than `MIN_OPSET`, or the graph is malformed.
+        GateError: ``options.require`` is set and nothing folds.
+    """
+    opset = model.graph.opset_imports.get("", 0)
+    if opset < MIN_OPSET:
+        raise InputError(f"the model is written in opset {opset}; export it with opset {MIN_OPSET} or newer")
+    before = measure_work(model)
+    folded, refused = _fold_graph(model)
+    after = measure_work(folded)
+    grown = after.macs > before.macs or after.weight_bytes > before.weight_bytes
+    if grown:
+        refused = (*refused, Refused("graph", "the folded graph would have more multiply-adds or weights: kept as it was"))
+    if grown or not _is_better(before, after):
+        if options.require:
+            raise GateError("nothing in the graph folds (--require): " + _reasons(refused))
+        return FoldResult(model.clone(), False, before, before, refused)
+    return FoldResult(folded, True, before, after, refused)
+
+
+def _is_better(before: Work, after: Work) -> bool:
+    """Fewer convolutions, or as many and less of everything else."""
+    return (after.convs, after.nodes, after.macs) < (before.convs, before.nodes, before.macs)
+
+
+def _reasons(refused: tuple[Refused, ...]) -> str:
+    if not refused:
+        return "it has no convolution branches to join and no scale to absorb"
+    return "; ".join(f"{refusal.node}: {refusal.reason}" for refusal in refused[:3])
+
+
+def _fold_graph(model: ir.Model) -> tuple[ir.Model, tuple[Refused, ...]]:
+    prepared = model.clone()
+    for make in PREPARE:
+        prepared = make()(prepared).model
+    graph = prepared.graph
+    nf = NormalForm(graph)
+    atoms = Atoms(nf)
+    groups = partition(atoms, _wanted_orders(nf, atoms))
+    lowering = Lowering(nf, atoms, groups, _names(nf, graph))
+    _rewrite(graph, lowering, nf.kept)
+    for make in FINISH:
+        prepared = make()(prepared).model
+    return prepared, tuple(nf.refused)
+
+
+def _wanted_orders(nf: NormalForm, atoms: Atoms) -> list[tuple[Atom, ...]]:
+    """The channel orders in which nodes outside the fold, and the graph's outputs, read joined tensors."""
+    values = [value for node in nf.kept for value in node.inputs if value is not None] + nf.required
+    orders = []
+    for value in values:
+        form = nf.form(value)
+        if form is not None:
+            parts = atoms.sequence(form)
+            orders.append(tuple(atom for part in parts if isinstance(part, tuple) for atom in part))
+    return orders
+
+
+def _names(nf: NormalForm, graph: ir.Graph) -> set[str]:
+    """Names that new values must not take: those of everything that stays."""
+    names = {str(value.name) for node in nf.kept for value in node.outputs}
+    names |= {str(value.name) for sub in graph.subgraphs() for node in sub for value in node.outputs if sub is not graph}
+    return names | {str(value.name) for value in (*graph.inputs, *graph.outputs)} | set(graph.initializers)
+
+
+def _rewrite(graph: ir.Graph, lowering: Lowering, kept: Sequence[ir.Node]) -> None:
+    """Put the lowered nodes in the place of the old ones; graph inputs, outputs and their names stay."""
+    staying = set(kept)
+    outputs = list(graph.outputs)
+    graph.outputs.clear()
+    for node in reversed(list(graph)):
+        if node in staying:
+            graph.remove(node)
+            continue
+        for value in node.outputs:
+            if (new := lowering.replaced.get(value, value)) is not value:
+                value.replace_all_uses_with(new)
+        graph.remove(node, safe=True)
+    final: dict[ir.Value, None] = {}
+    for value in outputs:
+        final[_output(value, lowering, staying, final)] = None
+    graph.extend(lowering.nodes)
+    graph.outputs.extend(final)
+    for initializer in lowering.initializers:
+        graph.register_initializer(initializer)
+    for name, initializer in list(graph.initializers.items()):
+        if not initializer.uses() and initializer not in final and not initializer.is_graph_input():
+            del graph.initializers[name]
+
+
+def _output(value: ir.Value, lowering: Lowering, kept: set[ir.Node], taken: Collection[ir.Value]) -> ir.Value:
+    """The tensor that is the graph output ``value`` from now on, under its old name."""
+    new = lowering.replaced.get(value, value)
+    if new is value:
+        return value
+    producer, name = new.producer(), value.name
+    if producer is None or producer in kept or new in taken:  # it has a name of its own to keep
+        copy = ir.Value(type=value.type)
+        lowering.nodes.append(ir.Node("", "Identity", [new], outputs=[copy], name=f"{name}/Identity"))
+        new = copy
+    value.name = None
+    new.name, new.type, new.shape = name, value.type, value.shape
+    return new

@@ -1,0 +1,204 @@
+"""The affine normal form of a feature map: a list of channel segments, each a sum of convolutions of sources.
+
+    segment = sum_k  kernel_k * source_k[start_k : stop_k]  +  bias
+
+A *source* is what the algebra takes as given: a tensor of the graph that no rule explains, or the result of a
+channelwise op (relu, pooling, ...) on one segment, or a segment that has to exist as a tensor. Channelwise ops act on
+every channel alone, so relu(concat(a, b)) is concat(relu(a), relu(b)): segments never need to be taken together here,
+and which of them to put back together is decided once, over the whole graph, in `join`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from rir_deploy.fold.kernels import Array, Kernel, add, diagonal, scale_rows, take_columns, take_rows
+
+# The length of one spatial axis: a number, or (root, stride, growth) for floor((root + growth - 1) / stride) + 1.
+Extent = int | tuple[object, int, int]
+Extents = tuple[Extent, ...]
+
+
+@dataclass(frozen=True)
+class ChannelwiseOp:
+    """An op that treats every channel alike and alone; two with equal fields may share one node."""
+
+    op_type: str
+    attributes: tuple[tuple[str, str], ...]
+    constants: tuple[bytes, ...]
+    template: ir.Node = field(compare=False, repr=False)
+
+
+@dataclass(eq=False)
+class Source:
+    """Something that convolutions read. ``value`` is set on tensors the graph keeps, ``operand`` on all others."""
+
+    index: int
+    channels: int
+    extents: Extents
+    origin: ir.Value
+    origin_start: int = 0
+    op: ChannelwiseOp | None = None
+    operand: Segment | None = None
+
+    @property
+    def is_kept(self) -> bool:
+        return self.operand is None
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """kernel * source[start:stop]."""
+
+    source: Source
+    start: int
+    stop: int
+    kernel: Kernel
+
+    @property
+    def is_identity(self) -> bool:
+        return self.kernel.is_identity
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """``rows`` consecutive channels with one formula; bias is [rows]."""
+
+    rows: int
+    terms: tuple[Term, ...]
+    bias: Array
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether it is nothing but a slice of one source."""
+        return len(self.terms) == 1 and self.terms[0].is_identity and not self.bias.any()
+
+    @property
+    def is_zero(self) -> bool:
+        return not self.terms and not self.bias.any()
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """A feature map [N, C, *spatial] in normal form."""
+
+    segments: tuple[Segment, ...]
+    extents: Extents
+
+    @property
+    def channels(self) -> int:
+        return sum(segment.rows for segment in self.segments)
+
+    @property
+    def axes(self) -> int:
+        return len(self.extents)
+
+
+def whole(source: Source) -> Affine:
+    """The normal form of a source itself."""
+    kernel = diagonal(np.ones(source.channels), len(source.extents))
+    term = Term(source, 0, source.channels, kernel)
+    return Affine((Segment(source.channels, (term,), np.zeros(source.channels)),), source.extents)
+
+
+def merge_terms(terms: Sequence[Term]) -> tuple[Term, ...]:
+    """Add kernels that read the same channels wherever the sum costs no more than its parts, until none is left."""
+    merged: list[Term] = []
+    for term in terms:
+        candidate, settled = term, False
+        while not settled:
+            settled = True
+            for i, other in enumerate(merged):
+                if (other.source, other.start, other.stop) != (candidate.source, candidate.start, candidate.stop):
+                    continue
+                kernel = add(other.kernel, candidate.kernel)
+                if kernel is not None:
+                    candidate = Term(candidate.source, candidate.start, candidate.stop, kernel)
+                    del merged[i]
+                    settled = False
+                    break
+        merged.append(candidate)
+    return tuple(merged)
+
+
+def segment_rows(segment: Segment, start: int, stop: int) -> Segment:
+    """Channels start:stop of a segment."""
+    if (start, stop) == (0, segment.rows):
+        return segment
+    terms = []
+    for term in segment.terms:
+        kernel, first, last = take_rows(term.kernel, start, stop)
+        terms.append(Term(term.source, term.start + first, term.start + last, kernel))
+    return Segment(stop - start, tuple(terms), segment.bias[start:stop])
+
+
+def term_columns(term: Term, start: int, stop: int) -> Term | None:
+    """The part of a term that reads source channels start:stop, None where groups straddle the cut."""
+    taken = take_columns(term.kernel, start - term.start, stop - term.start)
+    if taken is None or taken[1:] != (0, term.kernel.rows):
+        return None
+    return Term(term.source, start, stop, taken[0])
+
+
+def take_channels(form: Affine, start: int, stop: int) -> Affine:
+    """Channels start:stop of a feature map."""
+    parts, at = [], 0
+    for segment in form.segments:
+        low, high = max(start - at, 0), min(stop - at, segment.rows)
+        if low < high:
+            parts.append(segment_rows(segment, low, high))
+        at += segment.rows
+    return Affine(tuple(parts), form.extents)
+
+
+def align(a: Affine, b: Affine) -> list[tuple[Segment, Segment]]:
+    """Cut two maps of equal channel count at each other's borders."""
+    cuts = sorted(_borders(a) | _borders(b))
+    ranges = list(zip(cuts, cuts[1:], strict=False))
+    return [(_only(take_channels(a, *r)), _only(take_channels(b, *r))) for r in ranges]
+
+
+def _borders(form: Affine) -> set[int]:
+    return {0, *np.cumsum([segment.rows for segment in form.segments]).tolist()}
+
+
+def _only(form: Affine) -> Segment:
+    (segment,) = form.segments
+    return segment
+
+
+def add_forms(a: Affine, b: Affine) -> Affine:
+    segments = [
+        Segment(left.rows, merge_terms(left.terms + right.terms), left.bias + right.bias)
+        for left, right in align(a, b)
+    ]
+    return Affine(tuple(segments), a.extents)
+
+
+def scale_form(form: Affine, scale: Array, offset: Array) -> Affine:
+    """scale * x + offset, channel by channel; both are [channels]."""
+    segments, at = [], 0
+    for segment in form.segments:
+        part = slice(at, at + segment.rows)
+        terms = tuple(
+            Term(t.source, t.start, t.stop, scale_rows(t.kernel, scale[part])) for t in segment.terms
+        )
+        segments.append(Segment(segment.rows, terms, segment.bias * scale[part] + offset[part]))
+        at += segment.rows
+    return Affine(tuple(segments), form.extents)
+
+
+def extents_after(extents: Extents, kernel: Kernel) -> Extents:
+    """The spatial lengths of a kernel's result. Symbolic lengths stay closed under composition."""
+    result: list[Extent] = []
+    for extent, stride, growth in zip(extents, kernel.strides, kernel.growth, strict=True):
+        if isinstance(extent, int):
+            result.append((extent + growth - 1) // stride + 1)
+        else:
+            root, step, grown = extent
+            result.append((root, step * stride, grown + step * growth))
+    return tuple(result)
