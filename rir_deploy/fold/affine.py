@@ -64,7 +64,6 @@ class NormalForm:
         self.required = [*graph.outputs, *self._captured]
         for value in self.required:
             self.materialize_value(value)
-        self._share()
 
     def _visit(self, node: ir.Node) -> None:
         rule = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
@@ -103,6 +102,19 @@ class NormalForm:
     def form(self, value: ir.Value | None) -> Affine | None:
         return None if value is None else self.forms.get(value)
 
+    def operand(self, value: ir.Value | None) -> Affine | None:
+        """The form of a value as a rule may use it: work that several readers share must stay done once.
+
+        Readers that all take channel slices share nothing, so they alone may look through.
+        """
+        form = self.form(value)
+        if form is None or value is None or self.uses(value) < 2:
+            return form
+        sliced = not value.is_graph_output() and all(node.op_type == "Slice" for node, _ in value.uses())
+        if not sliced and any(segment.is_work for segment in form.segments):
+            self.materialize_value(value)
+        return self.form(value)
+
     def materialize_value(self, value: ir.Value | None) -> None:
         """Replace every segment of a value that is not a plain slice of a source by a source of its own."""
         form = self.form(value)
@@ -130,34 +142,10 @@ class NormalForm:
         for segment in form.segments:
             source = self._source(segment.rows, extents, output)
             source.op, source.operand, source.origin_start = op, segment, at
+            source.operand_extents = form.extents
             segments.append(whole(source).segments[0])
             at += segment.rows
         return Affine(tuple(segments), extents)
-
-    def _share(self) -> None:
-        """Compute a segment that several sources start from once: they all read it as a source of its own."""
-        users: dict[Segment, list[Source]] = {}
-        for source in self.sources:
-            if source.operand is not None and not source.operand.is_identity:
-                users.setdefault(source.operand, []).append(source)
-        ordered: list[Source] = []
-        for source in self.sources:
-            segment = source.operand
-            group = users.get(segment, []) if segment is not None else []
-            if segment is not None and len(group) > 1 and source is group[0]:
-                shared = next((s for s in group if s.op is None), None)
-                if shared is None:
-                    shared = Source(0, segment.rows, source.extents, source.origin, source.origin_start)
-                    shared.operand = segment
-                ordered.append(shared)
-                for other in group:
-                    if other is not shared:
-                        other.operand = whole(shared).segments[0]
-            if source not in ordered[-1:]:
-                ordered.append(source)
-        self.sources = list(dict.fromkeys(ordered))
-        for index, source in enumerate(self.sources):
-            source.index = index
 
     def uses(self, value: ir.Value) -> int:
         return len(value.uses()) + value.is_graph_output()
@@ -199,7 +187,7 @@ Rule = Callable[[NormalForm, ir.Node], "Affine | None"]
 
 
 def _conv(nf: NormalForm, node: ir.Node) -> Affine | None:
-    form = nf.form(node.inputs[0])
+    form = nf.operand(node.inputs[0])
     if form is None:
         raise Refusal("the shape of its input is not known: no channel count to fold over")
     weight = nf.constants.get(node.inputs[1])
@@ -303,7 +291,7 @@ def _composed(kernel: Kernel, segment: Segment, shared: bool) -> tuple[Term, ...
 
 
 def _batch_normalization(nf: NormalForm, node: ir.Node) -> Affine | None:
-    form = nf.form(node.inputs[0])
+    form = nf.operand(node.inputs[0])
     if form is None:
         return None
     if _int(node, "training_mode", 0) or len([v for v in node.outputs if v.uses() or v.is_graph_output()]) > 1:
@@ -324,7 +312,7 @@ def _sum(nf: NormalForm, node: ir.Node) -> Affine | None:
     offset: float | Array = 0.0
     constants: list[NDArray[np.generic]] = []
     for position, value in enumerate(node.inputs):
-        form = nf.form(value)
+        form = nf.operand(value)
         if form is None:
             array = nf.constants.get(value)
             if array is None:
@@ -359,9 +347,9 @@ def _same_shape(nf: NormalForm, node: ir.Node, a: Affine, b: Affine) -> bool:
 
 def _product(nf: NormalForm, node: ir.Node) -> Affine | None:
     left, right = node.inputs[:2]
-    form, factor = nf.form(left), nf.constants.get(right)
+    form, factor = nf.operand(left), nf.constants.get(right)
     if form is None and node.op_type == "Mul":
-        form, factor = nf.form(right), nf.constants.get(left)
+        form, factor = nf.operand(right), nf.constants.get(left)
     vector = None if form is None else _vector(factor, form)
     if form is None or vector is None:
         return None
@@ -373,16 +361,16 @@ def _product(nf: NormalForm, node: ir.Node) -> Affine | None:
 
 
 def _negation(nf: NormalForm, node: ir.Node) -> Affine | None:
-    form = nf.form(node.inputs[0])
+    form = nf.operand(node.inputs[0])
     return None if form is None else scale_form(form, -np.ones(form.channels), np.zeros(form.channels))
 
 
 def _identity(nf: NormalForm, node: ir.Node) -> Affine | None:
-    return nf.form(node.inputs[0])
+    return nf.operand(node.inputs[0])
 
 
 def _dropout(nf: NormalForm, node: ir.Node) -> Affine | None:
-    form = nf.form(node.inputs[0])
+    form = nf.operand(node.inputs[0])
     mode = nf.constants.get(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else np.zeros(())
     if form is not None and (mode is None or bool(np.any(mode))):
         raise Refusal("it is in training mode; export in eval mode")
@@ -391,7 +379,7 @@ def _dropout(nf: NormalForm, node: ir.Node) -> Affine | None:
 
 
 def _concat(nf: NormalForm, node: ir.Node) -> Affine | None:
-    forms = [nf.form(value) for value in node.inputs]
+    forms = [nf.operand(value) for value in node.inputs]
     known = [form for form in forms if form is not None]
     if len(known) < len(forms) or not known:
         return None
@@ -402,7 +390,7 @@ def _concat(nf: NormalForm, node: ir.Node) -> Affine | None:
 
 def _split(nf: NormalForm, node: ir.Node) -> Affine | None:
     """Split has several outputs: every one but the first is set here."""
-    form = nf.form(node.inputs[0])
+    form = nf.operand(node.inputs[0])
     if form is None or _axis(node, form) != 1:
         return None
     sizes = _split_sizes(nf, node, form.channels)
@@ -427,7 +415,7 @@ def _split_sizes(nf: NormalForm, node: ir.Node, channels: int) -> list[int] | No
 
 
 def _slice(nf: NormalForm, node: ir.Node) -> Affine | None:
-    form = nf.form(node.inputs[0])
+    form = nf.operand(node.inputs[0])
     if form is None:
         return None
     arrays = [nf.constants.get(value) for value in node.inputs[1:]]
@@ -459,7 +447,7 @@ def _reaches_end(end: int, extent: Extent) -> bool:
 
 
 def _pad(nf: NormalForm, node: ir.Node) -> Affine | None:
-    form = nf.form(node.inputs[0])
+    form = nf.operand(node.inputs[0])
     amounts = nf.constants.get(node.inputs[1]) if len(node.inputs) > 1 else None
     if form is None or amounts is None or _string(node, "mode", "constant") != "constant":
         return None
@@ -503,7 +491,7 @@ def _map_segments(
 
 
 def _channelwise(nf: NormalForm, node: ir.Node) -> Affine | None:
-    form = nf.form(node.inputs[0])
+    form = nf.operand(node.inputs[0])
     constants = [nf.constants.get(value) for value in node.inputs[1:]]
     if form is None or any(not segment.terms for segment in form.segments):
         return None

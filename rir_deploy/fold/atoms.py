@@ -7,7 +7,9 @@ longer about channel ranges. The reads of an atom are split by role:
     skips   what is merely added: identities of other atoms, and convolutions that reach back over a nonlinearity
             (those become atoms of their own, marked ``is_skip``)
 
-An atom without convolution of its own that only adds identities has a ``primary``: the atom it is an update of.
+An atom without convolution of its own that only adds identities has a ``primary``: the atom it is an update of. An
+update stands at the same ``level`` as what it updates, since one nonlinearity has been passed on the way to both;
+``depth`` orders the writing.
 """
 
 from __future__ import annotations
@@ -46,17 +48,26 @@ class Read:
     def depth(self) -> int:
         return max(atom.depth for atom in self.atoms)
 
+    @property
+    def level(self) -> int:
+        return max(atom.level for atom in self.atoms)
+
 
 @dataclass(eq=False)
 class Atom:
-    """``rows`` channels that are always read together. ``origin`` is where they stood in the graph that came in."""
+    """``rows`` channels that are always read together. ``origin`` is where they stood in the graph that came in.
+
+    ``extents`` are the spatial lengths of the result, ``inner`` those before its op (pooling changes them).
+    """
 
     index: int
     rows: int
     extents: Extents
+    inner: Extents
     origin: ir.Value
     origin_start: int
     depth: int = 0
+    level: int = 0
     op: ChannelwiseOp | None = None
     is_kept: bool = False
     is_skip: bool = False
@@ -111,13 +122,12 @@ class Atoms:
     def _build(self, source: Source, pieces: list[Segment], kept: Iterable[ir.Node]) -> None:
         atoms, start = [], 0
         for piece in pieces:
-            atom = Atom(
-                len(self.all), piece.rows, source.extents, source.origin, source.origin_start + start, op=source.op
-            )
+            inner, place = source.operand_extents or source.extents, source.origin_start + start
+            atom = Atom(len(self.all), piece.rows, source.extents, inner, source.origin, place, op=source.op)
             atom.is_kept = source.is_kept
             if source.is_kept:
                 producer = source.origin.producer()
-                atom.depth = 0 if producer is None else self._kept_depth(producer, kept)
+                atom.depth = atom.level = 0 if producer is None else self._kept_depth(producer, kept)
             else:
                 atom.bias = piece.bias
                 self._assign_roles(atom, self._reads_of(piece))
@@ -176,28 +186,32 @@ class Atoms:
     def _assign_roles(self, atom: Atom, reads: list[Read]) -> None:
         identities = [read for read in reads if read.kernel.is_identity]
         others = [read for read in reads if not read.kernel.is_identity]
-        deepest = max((read.depth for read in others), default=-1)
-        candidates = [r for r in identities if r.depth > deepest and len(r.atoms) == 1]
+        deepest = max((read.level for read in others), default=-1)
+        candidates = [r for r in identities if r.level > deepest and len(r.atoms) == 1]
         if candidates and not atom.bias.any():
-            primary = max(candidates, key=lambda read: (read.depth, -read.atoms[0].index))
+            primary = max(candidates, key=lambda read: (read.level, -read.atoms[0].index))
             atom.primary = primary.atoms[0]
             identities.remove(primary)
             main: list[Read] = []
         elif not others:  # identities and a bias: nothing to convolve, so they are the main reads themselves
             main, identities = identities[:1], identities[1:]
         else:
-            main = [read for read in others if read.depth == deepest]
+            main = [read for read in others if read.level == deepest]
         back = [read for read in others if read not in main]
         atom.main = tuple(main)
         atom.skips = tuple(read.atoms for read in identities)
         if back:
             atom.skips += ((self._skip(atom, back),),)
-        below = [read.depth for read in main] + [a.depth for span in atom.skips for a in span]
-        atom.depth = 1 + max([*below, atom.primary.depth if atom.primary is not None else 0])
+        below = [a for read in main for a in read.atoms] + [a for span in atom.skips for a in span]
+        below += [atom.primary] if atom.primary is not None else []
+        atom.depth = 1 + max(other.depth for other in below)
+        updates = atom.primary is not None and atom.op is None
+        atom.level = atom.primary.level if updates and atom.primary else 1 + max(other.level for other in below)
 
     def _skip(self, atom: Atom, reads: list[Read]) -> Atom:
         """Convolutions that reach back over a nonlinearity, as an atom that is only added."""
-        skip = Atom(0, atom.rows, atom.extents, atom.origin, atom.origin_start, is_skip=True, bias=np.zeros(atom.rows))
+        place = (atom.rows, atom.inner, atom.inner, atom.origin, atom.origin_start)
+        skip = Atom(0, *place, is_skip=True, bias=np.zeros(atom.rows))
         self._assign_roles(skip, reads)
         skip.index = len(self.all)
         self.all.append(skip)

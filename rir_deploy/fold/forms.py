@@ -44,6 +44,7 @@ class Source:
     origin_start: int = 0
     op: ChannelwiseOp | None = None
     operand: Segment | None = None
+    operand_extents: Extents = ()
 
     @property
     def is_kept(self) -> bool:
@@ -78,8 +79,9 @@ class Segment:
         return len(self.terms) == 1 and self.terms[0].is_identity and not self.bias.any()
 
     @property
-    def is_zero(self) -> bool:
-        return not self.terms and not self.bias.any()
+    def is_work(self) -> bool:
+        """Whether computing it twice would cost: it convolves, or adds."""
+        return len(self.terms) > 1 or any(not term.kernel.is_diagonal for term in self.terms)
 
 
 @dataclass(frozen=True, eq=False)

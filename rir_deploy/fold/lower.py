@@ -18,7 +18,7 @@ import onnx_ir as ir
 from rir_deploy.fold import kernels
 from rir_deploy.fold.affine import NormalForm
 from rir_deploy.fold.atoms import Atom, Atoms, Read, rows_of
-from rir_deploy.fold.forms import Segment
+from rir_deploy.fold.forms import Extents, Segment
 from rir_deploy.fold.join import Group, Partition, geometry
 from rir_deploy.fold.kernels import Array, Kernel
 
@@ -118,7 +118,7 @@ class Lowering:
             template = group.op.template
             inputs = [result, *template.inputs[1:]]
             result = self._emit(template.op_type, inputs, template.attributes, self._label(group))
-        return self._describe(result, group)
+        return self._describe(result, group, group.atoms[0].extents)
 
     def _skips(self, group: Group, atom: Atom) -> tuple[tuple[Atom, ...], ...]:
         return atom.skips if group.base is None or atom in group.updated else ()
@@ -268,7 +268,7 @@ class Lowering:
         inputs = [source, self._constant(kernel.weight, f"{label}.weight")]
         if bias.any():
             inputs.append(self._constant(bias, f"{label}.bias"))
-        return self._describe(self._emit("Conv", inputs, attributes, label), group, sized=group.op is None)
+        return self._describe(self._emit("Conv", inputs, attributes, label), group, group.atoms[0].inner)
 
     def _normalization(self, source: ir.Value, scale: Array, bias: Array, group: Group) -> ir.Value:
         """A scale and an offset a channel, as the one node that says so."""
@@ -330,15 +330,15 @@ class Lowering:
         self._names.add(candidate)
         return candidate
 
-    def _describe(self, value: ir.Value, group: Group, sized: bool = True) -> ir.Value:
-        """Record whose channels these are; ``sized``: the value has the spatial size of the group's result."""
+    def _describe(self, value: ir.Value, group: Group, extents: Extents) -> ir.Value:
+        """Record whose channels these are, and the shape as far as it is known."""
         node = value.producer()
         if node is not None and node in self.nodes[-1:]:
             members = [[a.origin.name, a.origin_start, a.origin_start + a.rows] for a in group.atoms]
             node.metadata_props[MEMBERS_KEY] = json.dumps(members)
             first = group.atoms[0]
             batch = first.origin.shape[0] if first.origin.shape is not None else None
-            sizes = [extent if isinstance(extent, int) and sized else None for extent in first.extents]
+            sizes = [extent if isinstance(extent, int) else None for extent in extents]
             value.shape = ir.Shape([batch, rows_of(group.atoms), *sizes])
         return value
 
