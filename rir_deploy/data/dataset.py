@@ -1,0 +1,144 @@
+"""A source seen through a preprocessing: batches that are decoded as they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from rir_deploy.data.preprocess import Preprocessing, Uint8Array
+from rir_deploy.data.sources import Source
+from rir_deploy.errors import InputError
+
+IntArray = npt.NDArray[np.int64]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some images of a data set.
+
+    Attributes:
+        indices: (n,) positions in the source.
+        images: (n, H, W, C) uint8, fitted to the preprocessing.
+        labels: (n,), or None where there are none.
+    """
+
+    indices: IntArray
+    images: Uint8Array
+    labels: IntArray | None
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def tensor(self, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
+        """The network's input: (n, C, H, W) float32."""
+        return preprocessing.normalize(self.images)
+
+
+class Dataset:
+    """``source`` seen through ``preprocessing``; labels are checked at once, images when they are decoded.
+
+    Where both the source and the caller name the classes, labels are matched by name, so that a source that
+    lacks a class or has them in another order keeps its meaning.
+
+    Args:
+        num_classes: labels must be under it; None for no limit, or for the number of ``classes``.
+        classes: the class names that the network knows, in its order.
+
+    Raises:
+        InputError: a label that is not under ``num_classes``, or a class that ``classes`` does not have.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        preprocessing: Preprocessing,
+        num_classes: int | None = None,
+        classes: Sequence[str] | None = None,
+    ) -> None:
+        self.source = source
+        self.preprocessing = preprocessing
+        self.labels = source.labels if classes is None else _match_by_name(source, classes)
+        limit = num_classes if num_classes is not None or classes is None else len(classes)
+        if limit is not None:
+            _check_labels(self.labels, limit, source)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def batches(
+        self, size: int, indices: npt.ArrayLike | None = None, progress: Progress | None = None
+    ) -> Iterator[Batch]:
+        """Batches of ``size`` images (the last may be smaller), in order, or in that of ``indices``.
+
+        One batch is held at a time. ``progress`` is called with (images done, images in all) after each.
+
+        Raises:
+            InputError: a size under 1, an index out of range and, while iterating, an image that is
+                malformed or does not fit.
+        """
+        if size < 1:
+            raise InputError(f"the batch size must be at least 1, not {size}")
+        return self._iterate(size, self._check_indices(indices), progress)
+
+    def raw(self, indices: npt.ArrayLike | None = None) -> Uint8Array:
+        """All images, or those at ``indices``, fitted and in memory: (N, H, W, C) uint8."""
+        return self._decode(self._check_indices(indices))
+
+    def _iterate(self, size: int, indices: IntArray, progress: Progress | None) -> Iterator[Batch]:
+        for start in range(0, len(indices), size):
+            part = indices[start : start + size]
+            yield Batch(part, self._decode(part), None if self.labels is None else self.labels[part])
+            if progress is not None:
+                progress(start + len(part), len(indices))
+
+    def _decode(self, indices: IntArray) -> Uint8Array:
+        images = np.empty(
+            (len(indices), *self.preprocessing.size, self.preprocessing.channels), dtype=np.uint8
+        )
+        for row, index in enumerate(indices.tolist()):
+            name = f"the image '{self.source.describe(index)}'"
+            images[row] = self.preprocessing.fit(self.source.image(index), name)
+        return images
+
+    def _check_indices(self, indices: npt.ArrayLike | None) -> IntArray:
+        if indices is None:
+            return np.arange(len(self), dtype=np.int64)
+        array = np.asarray(indices)
+        if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+            raise InputError(f"indices must be a list of integers, not {array.dtype} of shape {array.shape}")
+        bad = np.flatnonzero((array < 0) | (array >= len(self)))
+        if bad.size:
+            raise InputError(f"'{self.source.name}' has {len(self)} images, none at index {array[bad[0]]}")
+        return array.astype(np.int64)
+
+
+def _match_by_name(source: Source, classes: Sequence[str]) -> IntArray | None:
+    if source.labels is None or source.classes is None:
+        return source.labels
+    number = {name: index for index, name in enumerate(classes)}
+    names: Sequence[str] = source.classes
+    if not any(name in number for name in names) and all(name.isdecimal() for name in names):
+        # Folders named by class number.
+        return np.array([int(name) for name in names], dtype=np.int64)[source.labels]
+    for name in names:
+        if name not in number:
+            raise InputError(
+                f"'{source.name}' has the class '{name}', which the recipe does not "
+                f"(known: {', '.join(classes)}); rename it or choose another recipe"
+            )
+    return np.array([number[name] for name in names], dtype=np.int64)[source.labels]
+
+
+def _check_labels(labels: IntArray | None, limit: int, source: Source) -> None:
+    if labels is None:
+        return
+    bad = np.flatnonzero(labels >= limit)
+    if bad.size:
+        raise InputError(
+            f"'{source.name}' has the label {labels[bad[0]]} at index {bad[0]}, "
+            f"but there are {limit} classes (0 to {limit - 1})"
+        )
