@@ -84,7 +84,9 @@ def check_output(path: Path, *, force: bool) -> None:
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise UsageError(f"cannot write '{path}': '{folder}' is not a folder that can be written; choose another output")
+        raise UsageError(
+            f"cannot write '{path}': '{folder}' is not a folder that can be written; choose another output"
+        )
 
 
 @contextmanager

@@ -192,7 +192,9 @@ def _conv(nf: NormalForm, node: ir.Node) -> Affine | None:
         raise Refusal("the shape of its input is not known: no channel count to fold over")
     weight = nf.constants.get(node.inputs[1])
     if weight is None:
-        raise Refusal(f"its weight '{_name(node.inputs[1])}' is not a constant (a graph input, or computed at run time)")
+        raise Refusal(
+            f"its weight '{_name(node.inputs[1])}' is not a constant (a graph input, or computed at run time)"
+        )
     bias = nf.constants.get(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else 0.0
     if bias is None:
         raise Refusal(f"its bias '{_name(node.inputs[2])}' is not a constant")
@@ -456,7 +458,9 @@ def _pad(nf: NormalForm, node: ir.Node) -> Affine | None:
         return None
     rank = form.axes + 2
     before, after = [0] * rank, [0] * rank
-    listed = nf.constants.get(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3] is not None else np.arange(rank)
+    listed = (
+        nf.constants.get(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3] is not None else np.arange(rank)
+    )
     if listed is None:
         return None
     half = len(listed)
@@ -469,14 +473,10 @@ def _pad(nf: NormalForm, node: ir.Node) -> Affine | None:
     form = Affine((*low, *form.segments, *high), form.extents)
     if not any(before[2:]) and not any(after[2:]):
         return form
-    return _map_segments(
-        nf, node, form, lambda channels: kernels.shift(channels, tuple(before[2:]), tuple(after[2:]))
-    )
+    return _map_segments(nf, node, form, lambda channels: kernels.shift(channels, tuple(before[2:]), tuple(after[2:])))
 
 
-def _map_segments(
-    nf: NormalForm, node: ir.Node, form: Affine, make: Callable[[int], Kernel]
-) -> Affine | None:
+def _map_segments(nf: NormalForm, node: ir.Node, form: Affine, make: Callable[[int], Kernel]) -> Affine | None:
     """A diagonal kernel on every segment, where all of them stay convolutions of their sources."""
     segments = []
     for segment in form.segments:
@@ -544,8 +544,7 @@ def _ints(node: ir.Node, name: str, default: Axes) -> Axes:
 
 
 POINTWISE = frozenset(
-    "Relu LeakyRelu Clip Sigmoid Tanh Elu Selu Celu Softplus Softsign HardSigmoid HardSwish Mish Gelu Erf Abs Exp "
-    "ThresholdedRelu Swish".split()
+    ["Relu", "LeakyRelu", "Clip", "Sigmoid", "Tanh", "Elu", "Selu", "Celu", "Softplus", "Softsign", "HardSigmoid", "HardSwish", "Mish", "Gelu", "Erf", "Abs", "Exp", "ThresholdedRelu", "Swish"]
 )
 POOLING = frozenset({"MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"})
 

@@ -94,9 +94,7 @@ class Atoms:
 
     def sequence(self, form: Affine) -> list[tuple[Atom, ...] | Segment]:
         """What a value consists of: runs of atoms, and segments that read nothing (constants)."""
-        return [
-            self.span(segment.terms[0]) if segment.terms else segment for segment in form.segments if segment.rows
-        ]
+        return [self.span(segment.terms[0]) if segment.terms else segment for segment in form.segments if segment.rows]
 
     def span(self, term: Term) -> tuple[Atom, ...]:
         starts = self._starts[term.source]

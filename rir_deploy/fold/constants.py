@@ -10,7 +10,9 @@ from onnx.reference import ReferenceEvaluator
 
 # Exporters build weights (W + I) and pad amounts out of these; anything larger than this is not a constant worth having.
 _MAX_ELEMENTS = 1 << 28
-_IMPURE = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"})
+_IMPURE = frozenset(
+    {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
+)
 # A weight that is stored in integers and scaled at run time is a quantised weight: not ours to fold.
 _OPAQUE = _IMPURE | {"DequantizeLinear", "QuantizeLinear", "DynamicQuantizeLinear", "If", "Loop", "Scan"}
 
@@ -61,9 +63,7 @@ class Constants:
         return _evaluate(node, arrays, self._opset)
 
 
-def _evaluate(
-    node: ir.Node, arrays: list[NDArray[np.generic] | None], opset: int
-) -> NDArray[np.generic] | None:
+def _evaluate(node: ir.Node, arrays: list[NDArray[np.generic] | None], opset: int) -> NDArray[np.generic] | None:
     """Run one node in onnx's reference evaluator."""
     names = [f"x{i}" if array is not None else "" for i, array in enumerate(arrays)]
     proto = ir.to_proto(node)

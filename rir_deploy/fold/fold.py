@@ -57,7 +57,7 @@ class FoldResult:
         return {"modified": self.modified, **counts, "refused": refused}
 
 
-def fold(model: ir.Model, options: FoldOptions = FoldOptions()) -> FoldResult:  # noqa: B008 - frozen
+def fold(model: ir.Model, options: FoldOptions = FoldOptions()) -> FoldResult:
     """Fold every block whose branches are affine into one convolution.
 
     Args:
@@ -78,7 +78,10 @@ def fold(model: ir.Model, options: FoldOptions = FoldOptions()) -> FoldResult:  
     after = measure_work(folded)
     grown = after.macs > before.macs or after.weight_bytes > before.weight_bytes
     if grown:
-        refused = (*refused, Refused("graph", "the folded graph would have more multiply-adds or weights: kept as it was"))
+        refused = (
+            *refused,
+            Refused("graph", "the folded graph would have more multiply-adds or weights: kept as it was"),
+        )
     if grown or not _is_better(before, after):
         if options.require:
             raise GateError("nothing in the graph folds (--require): " + _reasons(refused))
@@ -127,7 +130,9 @@ def _wanted_orders(nf: NormalForm, atoms: Atoms) -> list[tuple[Atom, ...]]:
 def _names(nf: NormalForm, graph: ir.Graph) -> set[str]:
     """Names that new values must not take: those of everything that stays."""
     names = {str(value.name) for node in nf.kept for value in node.outputs}
-    names |= {str(value.name) for sub in graph.subgraphs() for node in sub for value in node.outputs if sub is not graph}
+    names |= {
+        str(value.name) for sub in graph.subgraphs() for node in sub for value in node.outputs if sub is not graph
+    }
     return names | {str(value.name) for value in (*graph.inputs, *graph.outputs)} | set(graph.initializers)
 
 

@@ -175,8 +175,7 @@ def _only(form: Affine) -> Segment:
 
 def add_forms(a: Affine, b: Affine) -> Affine:
     segments = [
-        Segment(left.rows, merge_terms(left.terms + right.terms), left.bias + right.bias)
-        for left, right in align(a, b)
+        Segment(left.rows, merge_terms(left.terms + right.terms), left.bias + right.bias) for left, right in align(a, b)
     ]
     return Affine(tuple(segments), a.extents)
 
@@ -186,9 +185,7 @@ def scale_form(form: Affine, scale: Array, offset: Array) -> Affine:
     segments, at = [], 0
     for segment in form.segments:
         part = slice(at, at + segment.rows)
-        terms = tuple(
-            Term(t.source, t.start, t.stop, scale_rows(t.kernel, scale[part])) for t in segment.terms
-        )
+        terms = tuple(Term(t.source, t.start, t.stop, scale_rows(t.kernel, scale[part])) for t in segment.terms)
         segments.append(Segment(segment.rows, terms, segment.bias * scale[part] + offset[part]))
         at += segment.rows
     return Affine(tuple(segments), form.extents)

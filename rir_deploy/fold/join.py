@@ -165,4 +165,3 @@ def _overlays(updates: list[Atom], home: dict[Atom, Group]) -> list[Group]:
         fitting[0].updated.add(atom)
         home[atom] = fitting[0]
     return made
-

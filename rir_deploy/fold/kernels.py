@@ -73,7 +73,9 @@ class Kernel:
     @property
     def is_pointwise(self) -> bool:
         """A 1x1 kernel that neither strides, pads nor crops."""
-        still = all(s == 1 and g == 0 and o == 0 for s, g, o in zip(self.strides, self.growth, self.offsets, strict=True))
+        still = all(
+            s == 1 and g == 0 and o == 0 for s, g, o in zip(self.strides, self.growth, self.offsets, strict=True)
+        )
         return self.is_single_tap and still
 
     @property
@@ -206,7 +208,7 @@ def add(a: Kernel, b: Kernel) -> Kernel | None:
     # A selection is free by itself, so what it joins must not grow for its sake.
     free = sum(k.macs for k in (a, b) if not k.is_selection)
     both_selections = a.is_selection and b.is_selection
-    if both_selections and cost > a.macs or not both_selections and cost > free:
+    if (both_selections and cost > a.macs) or (not both_selections and cost > free):
         return None
     left, right = (rebox(regroup(k, groups), *box) for k in (a, b))
     if left is None or right is None:

@@ -84,9 +84,7 @@ class Lowering:
         if not runs:
             raise AssertionError(f"'{value.name}' is constant, which no rule lets through")
         result = self._pad_runs(parts)
-        bias = np.concatenate(
-            [part.bias if isinstance(part, Segment) else np.zeros(rows_of(part)) for part in parts]
-        )
+        bias = np.concatenate([part.bias if isinstance(part, Segment) else np.zeros(rows_of(part)) for part in parts])
         return self._add_bias(result, bias) if bias.any() else result
 
     def _pad_runs(self, parts: Sequence[tuple[Atom, ...] | Segment]) -> ir.Value:
@@ -169,9 +167,7 @@ class Lowering:
                 return tuple(group.atoms)
         return tuple(sorted(sources, key=lambda a: (self._home[a].atoms[0].index, self._home[a].atoms.index(a))))
 
-    def _add_skips(
-        self, result: ir.Value, group: Group, layer: Sequence[tuple[Atom, ...] | None]
-    ) -> ir.Value:
+    def _add_skips(self, result: ir.Value, group: Group, layer: Sequence[tuple[Atom, ...] | None]) -> ir.Value:
         """Add one skip of every member; a member without one (None) adds nothing to its channels."""
         label = self._label(group, "sum")
         if all(span is not None for span in layer):
@@ -365,4 +361,3 @@ def read_members(node: ir.Node) -> list[tuple[str, int, int]]:
     """What `MEMBERS_KEY` of a folded node says: (tensor of the unfolded graph, first channel, last channel + 1)."""
     text = node.metadata_props.get(MEMBERS_KEY)
     return [] if text is None else [(str(name), int(a), int(b)) for name, a, b in json.loads(text)]
-

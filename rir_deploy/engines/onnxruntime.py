@@ -1,0 +1,101 @@
+"""ONNX Runtime on the CPU. Its engine is the ONNX file itself: optimised dumps are bound to the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from rir_deploy.engines.base import Array, Availability, BuildOptions, Built, TensorSpec, check_batch
+from rir_deploy.errors import BackendError, InputError
+
+PROVIDER = "CPUExecutionProvider"
+_INSTALL = 'python -m pip install "rir-deploy[host]"'
+_DTYPES = {"float": "float32", "float16": "float16", "double": "float64", "uint8": "uint8", "int8": "int8"}
+
+
+class OnnxRuntimeSession:
+    def __init__(self, engine: Path, threads: int | None = None) -> None:
+        ort = _runtime()
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        try:
+            self._session: Any = ort.InferenceSession(str(engine), options, providers=[PROVIDER])
+        except Exception as error:  # onnxruntime raises its own family of exceptions, by status code
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(f"ONNX Runtime does not take '{engine}': {reason}; inspect or export it again") from error
+        self._version = ort.__version__
+        self._input = _spec(self._session.get_inputs()[0])
+        self._outputs = tuple(_spec(value) for value in self._session.get_outputs())
+
+    @property
+    def input(self) -> TensorSpec:
+        return self._input
+
+    @property
+    def outputs(self) -> Sequence[TensorSpec]:
+        return self._outputs
+
+    @property
+    def runs_on(self) -> str:
+        """Asked of the session itself: a provider may be listed and still not be used."""
+        return f"onnxruntime {self._version} {self._session.get_providers()[0]}"
+
+    def run(self, batch: Array) -> dict[str, Array]:
+        check_batch(batch, self._input)
+        results = self._session.run(None, {self._input.name: batch})
+        return {spec.name: result for spec, result in zip(self._outputs, results, strict=True)}
+
+    def close(self) -> None:
+        self._session = None
+
+    def __enter__(self) -> OnnxRuntimeSession:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class OnnxRuntimeBackend:
+    name = "onnxruntime"
+
+    def availability(self) -> Availability:
+        try:
+            version = str(_runtime().__version__)
+        except BackendError as error:
+            return Availability(self.name, False, False, None, str(error), _INSTALL)
+        return Availability(self.name, True, True, version, "", _INSTALL)
+
+    def build(self, model: ir.Model, folder: Path, options: BuildOptions) -> Built:
+        runtime = _runtime()
+        if options.targets:
+            raise InputError("ONNX Runtime's engine runs on any CPU: --target does not apply to it")
+        path = folder / "engine.onnx"
+        ir.save(model, path)
+        with OnnxRuntimeSession(path) as session:  # an engine that does not load is not built
+            realized = {"runs_on": session.runs_on}
+        return Built(path.name, self.name, str(runtime.__version__), realized=realized)
+
+    def load(self, engine: Path, threads: int | None = None) -> OnnxRuntimeSession:
+        return OnnxRuntimeSession(engine, threads)
+
+
+BACKEND = OnnxRuntimeBackend()
+
+
+def _runtime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BackendError(f"ONNX Runtime is not installed; run: {_INSTALL}") from error
+    return onnxruntime
+
+
+def _spec(value: Any) -> TensorSpec:
+    dtype = value.type.removeprefix("tensor(").removesuffix(")")
+    shape = tuple(size if isinstance(size, int) else None for size in value.shape)
+    return TensorSpec(value.name, _DTYPES.get(dtype, dtype), shape)

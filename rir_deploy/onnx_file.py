@@ -1,0 +1,110 @@
+"""Reading and writing ONNX files: nothing in a file is trusted, and nothing is left half-written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+
+from rir_deploy.artifacts import METADATA_KEY, Provenance, atomic_file
+from rir_deploy.errors import InputError
+
+# protobuf cannot hold more in one file; larger weights go into one file beside it.
+EXTERNAL_DATA_BYTES = 1_900_000_000
+
+
+def load_onnx(path: Path) -> ir.Model:
+    """Read an ONNX file and check it.
+
+    Raises:
+        InputError: no such file, truncated or malformed, external data outside its folder, NaN or infinite weights.
+    """
+    try:
+        proto = onnx.load(path, load_external_data=False)
+    except FileNotFoundError as error:
+        raise InputError(f"there is no file '{path}'; name an ONNX file that exists") from error
+    except (DecodeError, OSError, ValueError) as error:
+        raise InputError(f"'{path}' is not a readable ONNX file (truncated or damaged): export it again") from error
+    if not proto.graph.node and not proto.graph.output:
+        raise InputError(f"'{path}' is not an ONNX model: it has no graph; export it again")
+    for tensor in _tensors(proto):
+        _check_external(tensor, path)
+    try:
+        onnx.checker.check_model(str(path))
+        model = ir.load(path)
+    except (onnx.checker.ValidationError, ValueError, KeyError, TypeError, OSError, AttributeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"'{path}' is not a valid ONNX model: {reason}; export it again") from error
+    _check_weights(model, path)
+    return model
+
+
+def save_onnx(model: ir.Model, path: Path, *, force: bool) -> None:
+    """Write a model beside ``path`` and rename it into place; weights over 1.9 GB go to ``<name>.data`` beside it."""
+    size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+    external = f"{path.name}.data" if size > EXTERNAL_DATA_BYTES else None
+    with atomic_file(path, force=force) as temporary:
+        ir.save(model, temporary, external_data=external)
+
+
+def read_provenance(model: ir.Model) -> Provenance | None:
+    """Where a model comes from, if this tool wrote it."""
+    text = model.metadata_props.get(METADATA_KEY)
+    return None if text is None else Provenance.from_json(text)
+
+
+def write_provenance(model: ir.Model, provenance: Provenance) -> None:
+    model.metadata_props[METADATA_KEY] = provenance.to_json()
+
+
+def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    graphs = [proto.graph]
+    nodes = [node for function in proto.functions for node in function.node]
+    while graphs or nodes:
+        if graphs:
+            graph = graphs.pop()
+            yield from graph.initializer
+            for sparse in graph.sparse_initializer:
+                yield from (sparse.values, sparse.indices)
+            nodes.extend(graph.node)
+        else:
+            for attribute in nodes.pop().attribute:
+                graphs.extend([attribute.g] if attribute.HasField("g") else [])
+                graphs.extend(attribute.graphs)
+                yield from ([attribute.t] if attribute.HasField("t") else [])
+                yield from attribute.tensors
+
+
+def _check_external(tensor: onnx.TensorProto, path: Path) -> None:
+    if tensor.data_location != onnx.TensorProto.EXTERNAL:
+        return
+    location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+    folder = path.absolute().parent.resolve()
+    target = folder / location
+    inside = location and not Path(location).is_absolute() and target.resolve().is_relative_to(folder)
+    if not inside or target.is_symlink():
+        raise InputError(
+            f"'{path}' keeps the weight '{tensor.name}' in '{location}', outside its own folder: refused; "
+            "put the data file beside the model"
+        )
+    if not target.is_file():
+        raise InputError(f"'{path}' needs the data file '{location}', which is not beside it; copy both files")
+
+
+def _check_weights(model: ir.Model, path: Path) -> None:
+    for name, value in model.graph.initializers.items():
+        tensor = value.const_value
+        if tensor is None or not tensor.dtype.is_floating_point():
+            continue
+        try:
+            finite = bool(np.isfinite(np.asarray(tensor.numpy(), dtype=np.float32)).all())
+        except (ValueError, OSError, TypeError) as error:
+            raise InputError(
+                f"'{path}': the weight '{name}' cannot be read ({error}); export the model again"
+            ) from error
+        if not finite:
+            raise InputError(f"'{path}': the weight '{name}' holds NaN or infinite numbers; train or export it again")
