@@ -1,0 +1,67 @@
+"""A network from the user's own code: the only place that imports it."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch import nn
+
+from rir_deploy.errors import UsageError
+from rir_deploy.models.tensor_files import check_fit, read_tensors
+
+
+def load_factory(spec: str, weights: Path | None = None) -> nn.Module:
+    """Call "package.module:factory", load ``weights`` into the network it returns, switch that to eval mode.
+
+    Modules of the current folder are found too, after the installed ones. ``weights`` is read as by
+    `read_tensors`: no code in it runs.
+
+    Raises:
+        UsageError: the spec is malformed, its module or factory is missing or fails, or it returns no module.
+        InputError: ``weights`` is malformed or does not fit the module.
+    """
+    with _current_folder_importable():
+        model = _call(spec)
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"'{spec}' returned {type(model).__name__}, not a torch.nn.Module; return the model")
+    if weights is not None:
+        tensors = read_tensors(weights).tensors
+        expected = model.state_dict()
+        check_fit(weights, tensors, expected)
+        model.load_state_dict({**expected, **tensors})
+    return model.eval()
+
+
+def _call(spec: str) -> object:
+    module_name, colon, attribute = spec.partition(":")
+    if not colon or not module_name or not attribute.isidentifier():
+        raise UsageError(f"'{spec}' names no factory; write it as package.module:factory")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # the user's code may raise anything
+        raise UsageError(f"importing '{module_name}' failed ({error!r}); check name and path") from error
+    factory = getattr(module, attribute, None)
+    if not callable(factory):
+        raise UsageError(f"module '{module_name}' has no function '{attribute}'; check the name")
+    try:
+        return factory()
+    except Exception as error:
+        raise UsageError(f"'{spec}' failed ({error!r}); it must build the model without arguments") from error
+
+
+@contextmanager
+def _current_folder_importable() -> Iterator[None]:
+    folder = str(Path.cwd())
+    added = folder not in sys.path
+    if added:
+        sys.path.append(folder)
+    try:
+        yield
+    finally:
+        # The user's code may have changed the path itself.
+        if added and folder in sys.path:
+            sys.path.remove(folder)
