@@ -1,1 +1,62 @@
-def main() -> None: ...
+"""The command line: parse, call the pipeline, print. One file a command; a command's file is loaded when it is used."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import cast
+
+import click
+
+from rir_deploy import __version__
+from rir_deploy.cli.common import run_command
+
+# In the order of a deployment. A command not listed here does not exist.
+COMMANDS: dict[str, str] = {
+    "export": "rir_deploy.cli.export",
+    "fold": "rir_deploy.cli.fold",
+    "build-engine": "rir_deploy.cli.build_engine",
+    "verify": "rir_deploy.cli.verify",
+    "inspect": "rir_deploy.cli.inspect",
+    "doctor": "rir_deploy.cli.doctor",
+    "train": "rir_deploy.cli.train",
+    "demo": "rir_deploy.cli.demo",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported by name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        return cast(click.Command, importlib.import_module(COMMANDS[cmd_name]).command)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="rir-deploy")
+def cli() -> None:
+    """Bring a trained PyTorch ResNet in ResNet (RiR) to NVIDIA edge hardware.
+
+    \b
+    checkpoint -export-> ONNX -fold-> ONNX -build-engine-> engine -verify-> parity
+
+    Every command takes --json: one object on stdout, everything else on stderr.
+
+    \b
+    Exit codes:
+      0  done
+      1  unexpected error (a bug)
+      2  usage: unknown name, unwritable or existing output
+      3  a gate failed: parity, accuracy, a required fold
+      4  a backend or hardware is not there
+      5  bad input: malformed, unsupported or untrusted
+    """
+
+
+def main() -> None:
+    """The entry point of ``rir-deploy``."""
+    sys.exit(run_command(cli))

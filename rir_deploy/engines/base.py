@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import onnx_ir as ir
+from google.protobuf.message import EncodeError
 from numpy.typing import NDArray
 
 from rir_deploy.errors import InputError
 
 Array = NDArray[np.generic]
+
+Progress = Callable[[str, int, int], None]
+"""Called with a phase's name, the steps done and the steps in all."""
+
+# The ONNX graph an engine was built from, kept in the engine's folder; it is there before `Backend.build` is called.
+GRAPH_NAME = "graph.onnx"
 
 
 @dataclass(frozen=True)
@@ -43,10 +50,14 @@ class BatchRange:
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """``targets`` are compute capabilities ("sm89"), for backends that build for a machine other than this one."""
+    """``targets`` are compute capabilities ("sm89"), for backends that build for a machine other than this one.
+
+    ``on_progress`` hears of the steps of a build where the runtime reports them; an exception from it ends the build.
+    """
 
     batch: BatchRange = BatchRange()
     targets: tuple[str, ...] = ()
+    on_progress: Progress | None = None
 
 
 @dataclass(frozen=True)
@@ -63,13 +74,17 @@ class Availability:
 
 @dataclass(frozen=True)
 class Built:
-    """What a backend made: ``file`` (inside the engine folder) and what it found out about it."""
+    """What a backend made: ``file`` (inside the engine folder) and what it found out about it.
+
+    ``extra_files`` are further names in that folder that the engine cannot do without; a manifest must vouch for them too.
+    """
 
     file: str
     backend: str
     backend_version: str
     targets: tuple[str, ...] = ()
     realized: Mapping[str, object] = field(default_factory=dict)
+    extra_files: tuple[str, ...] = ()
 
 
 class Session(Protocol):
@@ -131,6 +146,19 @@ def _spec(value: ir.Value) -> TensorSpec:
         raise InputError(f"the model's tensor '{value.name}' has no type or shape; export it with both")
     shape = tuple(size if isinstance(size, int) else None for size in value.shape)
     return TensorSpec(value.name, str(value.dtype.numpy()), shape)
+
+
+def model_bytes(model: ir.Model) -> bytes:
+    """A model as one self-contained ONNX file in memory, its weights inside.
+
+    Raises:
+        InputError: it is larger than the 2 GB that one protobuf message can hold.
+    """
+    ir.external_data.load_to_model(model)  # a reference to a file beside the source would dangle elsewhere
+    try:
+        return bytes(ir.to_proto(model).SerializeToString())
+    except (ValueError, EncodeError) as error:
+        raise InputError("the model is larger than the 2 GB of one ONNX file; build it with --backend onnxruntime") from error
 
 
 def check_batch(batch: Array, spec: TensorSpec) -> None:

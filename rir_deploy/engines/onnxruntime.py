@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from rir_deploy.engines.base import Array, Availability, BuildOptions, Built, TensorSpec, check_batch
+from rir_deploy.engines.base import GRAPH_NAME, Array, Availability, BuildOptions, Built, TensorSpec, check_batch
 from rir_deploy.errors import BackendError, InputError
 
 PROVIDER = "CPUExecutionProvider"
@@ -74,8 +74,9 @@ class OnnxRuntimeBackend:
         runtime = _runtime()
         if options.targets:
             raise InputError("ONNX Runtime's engine runs on any CPU: --target does not apply to it")
-        path = folder / "engine.onnx"
-        ir.save(model, path)
+        path = folder / GRAPH_NAME
+        if not path.exists():
+            ir.save(model, path)
         with OnnxRuntimeSession(path) as session:  # an engine that does not load is not built
             realized = {"runs_on": session.runs_on}
         return Built(path.name, self.name, str(runtime.__version__), realized=realized)

@@ -1,0 +1,1 @@
+"""What a machine is, and how fast an engine is on it."""

@@ -1,0 +1,98 @@
+"""The machine a figure was measured on, as far as it can be read."""
+
+from __future__ import annotations
+
+import ctypes.util
+import os
+import platform
+import shutil
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+# CPU flags that decide how fast INT8 and BF16 run: (flag in /proc/cpuinfo, what it is called).
+_FEATURES = {
+    "avx2": "AVX2",
+    "avx512f": "AVX512",
+    "avx512_vnni": "AVX512-VNNI",
+    "avx_vnni": "AVX-VNNI",
+    "avx512_bf16": "AVX512-BF16",
+    "amx_int8": "AMX-INT8",
+    "amx_bf16": "AMX-BF16",
+    "asimddp": "NEON dot product",
+    "i8mm": "NEON i8mm",
+}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """``cores`` are those this process may use; ``gpus`` as the driver names them; ``driver`` None without one."""
+
+    system: str
+    python: str
+    cpu: str
+    cores: int
+    memory_gb: float | None
+    features: tuple[str, ...]
+    gpus: tuple[str, ...]
+    driver: str | None
+
+    @property
+    def has_vnni(self) -> bool:
+        """Whether uint8 x int8 products are summed without saturating."""
+        return bool({"AVX512-VNNI", "AVX-VNNI", "AMX-INT8", "NEON dot product"} & set(self.features))
+
+    def to_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def read_machine() -> Machine:
+    """Read this machine; what cannot be read is left out, never guessed."""
+    model, flags = _cpu()
+    gpus, driver = _nvidia()
+    return Machine(
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        python=platform.python_version(),
+        cpu=model,
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        memory_gb=_memory_gb(),
+        features=tuple(name for flag, name in _FEATURES.items() if flag in flags),
+        gpus=gpus,
+        driver=driver,
+    )
+
+
+def has_nvidia_driver() -> bool:
+    """Whether the CUDA driver library can be found; it comes with the driver and with nothing else."""
+    return ctypes.util.find_library("cuda") is not None or ctypes.util.find_library("nvcuda") is not None
+
+
+def _cpu() -> tuple[str, frozenset[str]]:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return platform.processor() or "unknown", frozenset()
+    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    entries = {key.strip(): value.strip() for key, value in fields.items()}
+    model = entries.get("model name") or entries.get("Model") or platform.processor() or "unknown"
+    return model, frozenset((entries.get("flags") or entries.get("Features") or "").split())
+
+
+def _memory_gb() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _nvidia() -> tuple[tuple[str, ...], str | None]:
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return (), None
+    query = [tool, "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return (), None
+    rows = [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines() if line.count(",") == 2]
+    return tuple(f"{name} (sm{cap.replace('.', '')})" for name, cap, _ in rows), rows[0][2] if rows else None

@@ -1,0 +1,147 @@
+"""What all commands share: options, output, and how errors become exit codes."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from rir_deploy.errors import InputError, RirDeployError, UsageError, unknown_name
+
+if TYPE_CHECKING:
+    from rir_deploy.engines.base import BatchRange
+    from rir_deploy.pipeline.progress import Progress
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+force_option = click.option("--force", is_flag=True, help="Replace the output if it exists.")
+recipe_option = click.option(
+    "--recipe", metavar="NAME|FILE", help="Preprocessing recipe: digits, cifar10, cifar100 or a .toml file."
+)
+model_option = click.option(
+    "--model",
+    "factory",
+    metavar="PKG.MOD:FACTORY",
+    help="Build the network by calling this function. Runs that code; nothing else does.",
+)
+data_option = click.option(
+    "--data",
+    metavar="SOURCE",
+    help="Images: a folder or zip of class folders, an .npz file, a CIFAR binary folder, or digits.",
+)
+
+
+def output_option(what: str) -> Callable[[Function], Function]:
+    return click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help=what)
+
+
+@contextmanager
+def progress(as_json: bool) -> Iterator[Progress]:
+    """Progress bars on a terminal; nothing where a program is listening."""
+    from rir_deploy.pipeline.progress import silent
+    from rir_deploy.report.console import progress_bars
+
+    if as_json:
+        yield silent
+    else:
+        with progress_bars() as bars:
+            yield bars
+
+
+def print_json(data: object) -> None:
+    """One object on stdout. NaN is not JSON: it is printed as null."""
+    click.echo(json.dumps(_finite(data), indent=2, allow_nan=False))
+
+
+def _finite(data: object) -> object:
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    if isinstance(data, float) and (data != data or data in (float("inf"), float("-inf"))):
+        return None
+    return data
+
+
+def say(text: str) -> None:
+    """A line for people, on stdout."""
+    click.echo(text)
+
+
+def command_line() -> str:
+    """The command being run, as it could be typed again."""
+    return shlex.join(["rir-deploy", *sys.argv[1:]])
+
+
+def image_size(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """Parse 32 or 32x48 (height x width)."""
+    if value is None:
+        return None
+    parts = value.lower().split("x")
+    if len(parts) not in (1, 2) or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise click.BadParameter(f"'{value}' is not a size; write 32 or 32x48 (height x width)")
+    return int(parts[0]), int(parts[-1])
+
+
+def batch_range(text: str) -> BatchRange:
+    """Parse MIN,OPT,MAX."""
+    from rir_deploy.engines.base import BatchRange
+
+    parts = text.split(",")
+    if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts):
+        raise UsageError(f"--batch '{text}' is not MIN,OPT,MAX; write for example 1,1,32")
+    low, opt, high = (int(part) for part in parts)
+    return BatchRange(low, opt, high)
+
+
+def run_command(command: click.Command, arguments: list[str] | None = None) -> int:
+    """Run a command and turn whatever happens into an exit code and one sentence on stderr."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        result = command.main(args=arguments, prog_name="rir-deploy", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.NoSuchOption as error:
+        return _fail(UsageError(error.format_message()), arguments)
+    except click.UsageError as error:
+        return _fail(_usage(error), arguments)
+    except click.ClickException as error:
+        return _fail(UsageError(error.format_message()), arguments)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("rir-deploy: interrupted", err=True)
+        return 130
+    except RirDeployError as error:
+        return _fail(error, arguments)
+    except BrokenPipeError:
+        return 0
+    except MemoryError:
+        return _fail(InputError("the input does not fit in memory; use a smaller model or batch"), arguments)
+    except Exception:  # a bug: show it whole
+        traceback.print_exc()
+        click.echo("rir-deploy: unexpected error, please report it with the lines above", err=True)
+        return 1
+
+
+def _usage(error: click.UsageError) -> UsageError:
+    """Click's own message, with the closest name where a command is misspelt."""
+    from rir_deploy.cli import COMMANDS
+
+    message = error.format_message()
+    if message.startswith("No such command"):
+        return unknown_name("command", message.split("'")[1], COMMANDS)
+    help_line = "" if error.ctx is None else f" (see: {error.ctx.command_path} --help)"
+    return UsageError(message.rstrip(".") + help_line)
+
+
+def _fail(error: RirDeployError, arguments: list[str]) -> int:
+    click.echo(f"rir-deploy: error: {error}", err=True)
+    if "--json" in arguments:
+        print_json({"error": {"message": str(error), "exit_code": error.exit_code}})
+    return error.exit_code

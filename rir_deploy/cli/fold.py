@@ -1,0 +1,53 @@
+"""rir-deploy fold"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from rir_deploy.cli import common
+
+if TYPE_CHECKING:
+    from rir_deploy.fold import FoldResult
+
+
+@click.command("fold", short_help="Fold any ONNX file: one convolution a block.")
+@click.argument("source", metavar="IN.onnx", type=click.Path(path_type=Path))
+@common.output_option("ONNX file to write.")
+@click.option("--require", is_flag=True, help="Exit with 3 where nothing folds.")
+@common.force_option
+@common.json_option
+def command(source: Path, output: Path, require: bool, force: bool, as_json: bool) -> None:
+    """Fold every block whose branches are affine into one convolution, in any ONNX file.
+
+    The result has the same inputs, outputs and function, and never more multiply-adds or weights.
+    """
+    from rir_deploy.fold import FoldOptions
+    from rir_deploy.pipeline.fold import fold_file
+
+    result = fold_file(source, output, FoldOptions(require), force=force)
+    if as_json:
+        common.print_json({"output": str(output), **result.to_dict()})
+        return
+    print_fold(result)
+    common.say(f"wrote {output}")
+
+
+def print_fold(result: FoldResult) -> None:
+    """Before and after, and what was refused."""
+    from rir_deploy.report.console import print_table, size
+
+    before, after = result.before, result.after
+    kinds = sorted(before.ops.keys() | after.ops.keys(), key=lambda kind: -before.ops.get(kind, 0))
+    rows: list[tuple[object, ...]] = [
+        ("nodes", before.nodes, after.nodes),
+        *((f"  {kind}", before.ops.get(kind, 0), after.ops.get(kind, 0)) for kind in kinds),
+        ("multiply-adds", f"{before.macs / 1e6:,.1f} M", f"{after.macs / 1e6:,.1f} M"),
+        ("parameters", f"{before.params:,}", f"{after.params:,}"),
+        ("weights", size(before.weight_bytes), size(after.weight_bytes)),
+    ]
+    print_table("fold" if result.modified else "fold: nothing to fold", ("", "before", "after"), rows)
+    for refusal in result.refused:
+        common.say(f"not folded: {refusal.node}: {refusal.reason}")

@@ -1,0 +1,96 @@
+"""rir-deploy verify"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from rir_deploy.cli import common
+from rir_deploy.errors import GateError
+
+if TYPE_CHECKING:
+    from rir_deploy.pipeline.verify import Verified
+
+
+@click.command("verify", short_help="Prove that one model answers as another does.")
+@click.argument("reference", type=click.Path(path_type=Path))
+@click.argument("candidate", type=click.Path(path_type=Path))
+@common.data_option
+@common.recipe_option
+@common.model_option
+@click.option("--precision", metavar="NAME", help="Gate to judge by: fp32, fp16, int8. Default: the candidate's own.")
+@click.option("--atol", type=float, help="Largest absolute error of an output.")
+@click.option("--rtol", type=float, help="Largest error of an output, as a share of the largest output.")
+@click.option("--min-agreement", type=float, help="Smallest share of equal predictions (0 to 1).")
+@click.option("--max-top1-drop", type=float, help="Largest loss of top-1, in points.")
+@click.option("--batch", type=click.IntRange(1, 4096), default=32, show_default=True, help="Images a batch.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads of the runtimes.")
+@common.json_option
+def command(
+    reference: Path,
+    candidate: Path,
+    data: str | None,
+    recipe: str | None,
+    factory: str | None,
+    precision: str | None,
+    atol: float | None,
+    rtol: float | None,
+    min_agreement: float | None,
+    max_top1_drop: float | None,
+    batch: int,
+    threads: int | None,
+    as_json: bool,
+) -> int:
+    """Prove that CANDIDATE answers as REFERENCE does; exit with 3 where it does not.
+
+    Either side is a checkpoint, an ONNX file or an engine folder. Without --data the recipe's own test images are
+    used. The bounds come from the gate of the precision; each can be set by hand.
+    """
+    from rir_deploy.pipeline.verify import VerifyRequest, verify_files
+
+    request = VerifyRequest(
+        reference,
+        candidate,
+        data,
+        recipe,
+        factory,
+        precision,
+        atol,
+        rtol,
+        min_agreement,
+        max_top1_drop,
+        batch,
+        threads,
+    )
+    with common.progress(as_json) as progress:
+        verified = verify_files(request, progress)
+    if as_json:
+        common.print_json(verified.to_dict())
+    else:
+        print_verified(verified)
+    if not verified.result.passed:
+        click.echo(f"rir-deploy: parity failed: {'; '.join(verified.result.failures)}", err=True)
+        return GateError.exit_code
+    return 0
+
+
+def print_verified(verified: Verified) -> None:
+    from rir_deploy.report.console import percent, print_table
+
+    accuracy, outputs = verified.result.accuracy, verified.result.outputs
+    rows = [
+        ("what", verified.reference["path"], verified.candidate["path"]),
+        ("runs on", verified.reference["runs_on"], verified.candidate["runs_on"]),
+        ("precision", verified.reference["precision"], verified.candidate["precision"]),
+        ("top-1", percent(accuracy.reference_top1), percent(accuracy.candidate_top1)),
+        ("top-5", percent(accuracy.reference_top5), percent(accuracy.candidate_top5)),
+    ]
+    print_table(f"verify: {accuracy.images} images of {verified.data}", ("", "reference", "candidate"), rows)
+    common.say(
+        f"agreement {percent(accuracy.agreement)}, largest error {outputs.max_abs_error:.3g} "
+        f"({outputs.max_relative_error:.1e} of the largest output {outputs.max_abs_reference:.3g}), "
+        f"mean error {outputs.mean_abs_error:.3g}, SQNR {outputs.sqnr_db:.1f} dB"
+    )
+    common.say(f"parity {'passed' if verified.result.passed else 'FAILED'} (gate {verified.gate_name})")

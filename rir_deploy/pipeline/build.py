@@ -1,0 +1,155 @@
+"""build-engine: a checkpoint or an ONNX file to an engine folder."""
+
+from __future__ import annotations
+
+import platform
+import time
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from rir_deploy import __version__
+from rir_deploy.artifacts import Provenance, atomic_folder, check_output, sha256_file
+from rir_deploy.engines import BACKENDS, get_backend
+from rir_deploy.engines.base import GRAPH_NAME, BatchRange, BuildOptions, Built, input_spec, output_specs
+from rir_deploy.engines.manifest import Manifest, record_file, write_manifest
+from rir_deploy.errors import BackendError, UsageError
+from rir_deploy.fold import fold
+from rir_deploy.onnx_file import load_onnx, read_provenance, save_onnx, write_provenance
+from rir_deploy.pipeline.export import ExportRequest, export_model
+from rir_deploy.pipeline.progress import Progress, silent
+from rir_deploy.pipeline.sides import kind_of
+from rir_deploy.pipeline.sources import choose_recipe
+
+# What --backend auto tries, in this order; the first that builds and runs here is taken.
+AUTO_ORDER = tuple(name for name in ("tensorrt", "openvino", "onnxruntime") if name in BACKENDS)
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What to build. ``command`` is recorded in the manifest: the line that builds the engine again."""
+
+    source: Path
+    backend: str = "auto"
+    recipe: str | None = None
+    factory: str | None = None
+    data: str | None = None
+    batch: BatchRange = BatchRange()
+    targets: tuple[str, ...] = ()
+    fold: bool = True
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class EngineBuilt:
+    """A finished engine folder."""
+
+    folder: Path
+    manifest: Manifest
+    seconds: float
+
+    def to_dict(self) -> dict[str, object]:
+        manifest = self.manifest
+        return {
+            "engine": str(self.folder),
+            "backend": manifest.backend,
+            "backend_version": manifest.backend_version,
+            "precision": manifest.precision,
+            "size_bytes": manifest.engine.size_bytes,
+            "targets": list(manifest.targets),
+            "batch": dict(zip(("min", "opt", "max"), manifest.batch, strict=True)),
+            "realized": dict(manifest.realized),
+            "sha256": manifest.engine.sha256,
+            "seconds": self.seconds,
+        }
+
+
+def choose_backend(name: str) -> str:
+    """``name``, or for "auto" the first backend that works here.
+
+    Raises:
+        BackendError: none does.
+    """
+    if name != "auto":
+        get_backend(name)
+        return name
+    reasons = []
+    for candidate in AUTO_ORDER:
+        found = get_backend(candidate).availability()
+        if found.can_build and found.can_run:
+            return candidate
+        reasons.append(f"{candidate}: {found.reason}")
+    raise BackendError(f"no backend works here ({'; '.join(reasons)}); run doctor to see what is missing")
+
+
+def build_engine(request: BuildRequest, output: Path, *, force: bool, progress: Progress = silent) -> EngineBuilt:
+    """Build an engine with its manifest and the graph it was built from; nothing is left where anything fails.
+
+    Raises:
+        UsageError, InputError, BackendError, GateError: as the stages do.
+    """
+    started = time.perf_counter()
+    check_output(output, force=force)
+    backend = get_backend(choose_backend(request.backend))
+    model, parents = _graph(request, progress)
+    options = BuildOptions(request.batch, request.targets)
+    with atomic_folder(output, force=force) as folder:
+        save_onnx(model, folder / GRAPH_NAME, force=False)
+        progress(f"building for {backend.name}", 0, 1)
+        built = backend.build(model, folder, options)
+        progress(f"building for {backend.name}", 1, 1)
+        manifest = _manifest(request, model, built, parents, folder)
+        write_manifest(folder, manifest)
+    return EngineBuilt(output, manifest, time.perf_counter() - started)
+
+
+def _graph(request: BuildRequest, progress: Progress) -> tuple[ir.Model, dict[str, str]]:
+    """The graph to build from, and the hashes of what it came from."""
+    if kind_of(request.source) == "engine":
+        raise UsageError(f"'{request.source}' is an engine already; name the checkpoint or ONNX file to build from")
+    if kind_of(request.source) == "checkpoint":
+        exported = export_model(
+            ExportRequest(request.source, request.recipe, request.factory, data=request.data, fold=request.fold),
+            progress,
+        )
+        return exported.model, exported.provenance.parents
+    model = load_onnx(request.source)
+    before = read_provenance(model) or Provenance(tool=f"rir-deploy {__version__}")
+    parents = {**before.parents, "onnx": sha256_file(request.source)}
+    recipe = before.recipe if request.recipe is None else choose_recipe(request.recipe, before.recipe).to_dict()
+    stages = before.stages
+    if request.fold:
+        result = fold(model)
+        model, stages = result.model, (*stages, "fold") if result.modified else stages
+    write_provenance(model, replace(before, stages=stages, parents=parents, recipe=recipe))
+    return model, parents
+
+
+def _manifest(request: BuildRequest, model: ir.Model, built: Built, parents: dict[str, str], folder: Path) -> Manifest:
+    provenance = read_provenance(model)
+    batch = request.batch
+    return Manifest(
+        backend=built.backend,
+        backend_version=built.backend_version,
+        precision="fp32" if provenance is None else provenance.precision,
+        engine=record_file(folder / built.file),
+        graph=record_file(folder / GRAPH_NAME),
+        input=input_spec(model),
+        outputs=output_specs(model),
+        parents=parents,
+        recipe=None if provenance is None else provenance.recipe,
+        batch=(batch.min, batch.opt, batch.max),
+        targets=built.targets,
+        realized=dict(built.realized),
+        host=_host(),
+        command=request.command,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        tool=f"rir-deploy {__version__}",
+    )
+
+
+def _host() -> dict[str, Any]:
+    return {"system": platform.system(), "machine": platform.machine(), "python": platform.python_version()}

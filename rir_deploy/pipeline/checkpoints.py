@@ -1,0 +1,50 @@
+"""A torch module with what is known of it, from a checkpoint of any layout or from the user's own code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rir_deploy.errors import BackendError, UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class LoadedModule:
+    """``input_shape`` is (C, H, W), None where only the recipe can tell; ``accuracy`` is as recorded."""
+
+    module: nn.Module
+    layout: str
+    input_shape: tuple[int, int, int] | None
+    recipe: dict[str, Any] | None
+    accuracy: dict[str, Any] | None
+
+
+def load_module(
+    path: Path | None, factory: str | None = None, image_size: tuple[int, int] | None = None
+) -> LoadedModule:
+    """Load a checkpoint, or call ``factory`` ("package.module:function") and load the checkpoint into what it returns.
+
+    Raises:
+        BackendError: torch is not installed.
+        UsageError: neither a checkpoint nor a factory is given.
+        InputError: the checkpoint is malformed, unknown or untrusted.
+    """
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise BackendError('torch is not installed; run: python -m pip install "rir-deploy[host]"') from error
+    if factory is not None:
+        from rir_deploy.models.factory import load_factory
+
+        return LoadedModule(load_factory(factory, path), factory, None, None, None)
+    if path is None:
+        raise UsageError("name a checkpoint, or a model with --model package.module:factory")
+    from rir_deploy.models.checkpoint import load_checkpoint
+
+    loaded = load_checkpoint(path, image_size)
+    shape = (loaded.config.in_channels, *loaded.config.image_size)
+    return LoadedModule(loaded.model, loaded.layout, shape, loaded.recipe, loaded.accuracy)

@@ -1,0 +1,160 @@
+"""Anything that answers images with logits: a checkpoint, an ONNX file, an engine folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rir_deploy.artifacts import sha256_file
+from rir_deploy.data.preprocess import Preprocessing
+from rir_deploy.engines import get_backend
+from rir_deploy.engines.base import Session
+from rir_deploy.engines.manifest import MANIFEST_NAME, check_engine
+from rir_deploy.errors import InputError, UsageError
+from rir_deploy.onnx_file import load_onnx, read_provenance
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Kind = Literal["checkpoint", "onnx", "engine"]
+Runner = Callable[[NDArray[np.uint8]], NDArray[np.floating]]
+CHECKPOINT_SUFFIXES = (".pt", ".pth", ".safetensors")
+
+
+@dataclass
+class Side:
+    """One side of a comparison, opened: call `run` with uint8 images; use it as a context manager."""
+
+    path: str
+    kind: Kind
+    precision: str
+    sha256: str
+    recipe: dict[str, Any] | None
+    runs_on: str
+    make_runner: Callable[[Preprocessing], Runner]
+    close: Callable[[], None] = field(default=lambda: None)
+
+    def __enter__(self) -> Side:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def to_dict(self) -> dict[str, object]:
+        keys = ("path", "kind", "precision", "sha256", "runs_on")
+        return {key: getattr(self, key) for key in keys}
+
+
+def kind_of(path: Path) -> Kind:
+    """What a path is, by its name and place.
+
+    Raises:
+        UsageError: there is no such file, or it is none of the three.
+    """
+    if not path.exists():
+        raise UsageError(f"there is no file '{path}'; name a checkpoint, an ONNX file or an engine folder")
+    if path.is_dir() or path.name == MANIFEST_NAME:
+        return "engine"
+    if path.suffix == ".onnx":
+        return "onnx"
+    if path.suffix in CHECKPOINT_SUFFIXES:
+        return "checkpoint"
+    raise UsageError(
+        f"'{path}' is neither a checkpoint ({', '.join(CHECKPOINT_SUFFIXES)}) nor an ONNX file (.onnx) nor the folder "
+        "of an engine"
+    )
+
+
+def open_side(path: Path, *, model: str | None = None, threads: int | None = None) -> Side:
+    """Open a checkpoint (``model`` is "package.module:factory" for a foreign one), ONNX file or engine folder.
+
+    Raises:
+        UsageError, InputError, BackendError: as the loaders of each do.
+    """
+    kind = kind_of(path)
+    if kind == "checkpoint":
+        return _checkpoint_side(path, model)
+    if kind == "onnx":
+        return _onnx_side(path, threads)
+    return _engine_side(path if path.is_dir() else path.parent, threads)
+
+
+def _checkpoint_side(path: Path, model: str | None) -> Side:
+    from rir_deploy.pipeline.checkpoints import load_module
+
+    loaded = load_module(path, model)
+    import torch
+
+    return Side(
+        str(path),
+        "checkpoint",
+        "fp32",
+        sha256_file(path),
+        loaded.recipe,
+        f"torch {torch.__version__} cpu eager",
+        lambda preprocessing: module_runner(loaded.module, preprocessing),
+    )
+
+
+def _onnx_side(path: Path, threads: int | None) -> Side:
+    provenance = read_provenance(load_onnx(path))
+    session = get_backend("onnxruntime").load(path, threads)
+    return Side(
+        str(path),
+        "onnx",
+        "fp32" if provenance is None else provenance.precision,
+        sha256_file(path),
+        None if provenance is None else provenance.recipe,
+        session.runs_on,
+        lambda preprocessing: session_runner(session, preprocessing),
+        session.close,
+    )
+
+
+def _engine_side(folder: Path, threads: int | None) -> Side:
+    manifest = check_engine(folder)
+    session = get_backend(manifest.backend).load(folder / manifest.engine.name, threads)
+    return Side(
+        str(folder),
+        "engine",
+        manifest.precision,
+        manifest.engine.sha256,
+        manifest.recipe,
+        session.runs_on,
+        lambda preprocessing: session_runner(session, preprocessing),
+        session.close,
+    )
+
+
+def module_runner(module: nn.Module, preprocessing: Preprocessing) -> Runner:
+    """A module in eval mode, on the CPU in FP32."""
+    import torch
+
+    def run(images: NDArray[np.uint8]) -> NDArray[np.floating]:
+        with torch.inference_mode():
+            output = module(torch.from_numpy(preprocessing.normalize(images)))
+        if not isinstance(output, torch.Tensor):
+            raise InputError(f"the model returns {type(output).__name__}, not one tensor of logits")
+        return np.asarray(output.numpy())
+
+    module.eval()
+    return run
+
+
+def session_runner(session: Session, preprocessing: Preprocessing) -> Runner:
+    """A session fed with images: normalised, unless the graph does that itself (uint8 input)."""
+    if len(session.outputs) != 1:
+        names = ", ".join(spec.name for spec in session.outputs)
+        raise InputError(f"the model has {len(session.outputs)} outputs ({names}); a classifier has one")
+    raw = session.input.dtype == "uint8"
+    output = session.outputs[0].name
+
+    def run(images: NDArray[np.uint8]) -> NDArray[np.floating]:
+        return np.asarray(session.run(images if raw else preprocessing.normalize(images))[output])
+
+    return run
