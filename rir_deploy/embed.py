@@ -57,8 +57,9 @@ def _chain(new: ir.Value, factor: ir.Value, shift: ir.Value, name: str) -> list[
 
 
 def _constant(graph: ir.Graph, name: str, vector: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> ir.Value:
-    tensor = ir.tensor(vector.astype(np.float32).reshape(1, -1, 1, 1), name=name)
-    value = ir.Value(name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    array = vector.astype(np.float32).reshape(1, -1, 1, 1)
+    tensor = ir.tensor(array, name=name)
+    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.register_initializer(value)
     return value
 

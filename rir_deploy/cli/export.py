@@ -63,6 +63,7 @@ def command(
         outputs = exported.check.outputs
         common.say(
             f"checked against PyTorch on {exported.checked_on}: largest error {outputs.max_abs_error:.2g} "
-            f"({outputs.max_relative_error:.1e} of the largest logit), agreement {exported.check.accuracy.agreement:.2%}"
+            f"({outputs.max_relative_error:.1e} of the largest logit), "
+            f"agreement {exported.check.accuracy.agreement:.2%}"
         )
     common.say(f"wrote {output} ({size(output.stat().st_size)}, {exported.seconds:.1f} s)")

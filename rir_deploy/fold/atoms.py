@@ -14,6 +14,7 @@ update stands at the same ``level`` as what it updates, since one nonlinearity h
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -161,7 +162,7 @@ class Atoms:
 
     def _borders(self, term: Term) -> list[tuple[int, int]]:
         cuts = [*(s for s in self._starts[term.source] if term.start <= s < term.stop), term.stop]
-        return list(zip(cuts, cuts[1:], strict=False))
+        return list(itertools.pairwise(cuts))
 
     def _absorb(self, term: Term, merged: dict[tuple[Source, int, int], list[Term]]) -> bool:
         """Add a kernel that spans atoms to the dense kernels of those atoms, if each of them can take its part."""
@@ -237,7 +238,7 @@ def _cut(nf: NormalForm) -> dict[Source, list[Segment]]:
         if source not in cuts and not source.is_kept:
             continue
         borders = sorted(cuts[source] | {0, source.channels})
-        ranges = list(zip(borders, borders[1:], strict=False))
+        ranges = list(itertools.pairwise(borders))
         if source.operand is None:
             pieces[source] = [Segment(stop - start, (), np.zeros(0)) for start, stop in ranges]
         else:

@@ -8,7 +8,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
-# Exporters build weights (W + I) and pad amounts out of these; anything larger than this is not a constant worth having.
+# Exporters build weights (W + I) and pad amounts out of constants; larger results are not worth having.
 _MAX_ELEMENTS = 1 << 28
 _IMPURE = frozenset(
     {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}

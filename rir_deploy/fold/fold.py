@@ -13,6 +13,7 @@ from rir_deploy.fold.affine import NormalForm, Refused
 from rir_deploy.fold.atoms import Atom, Atoms
 from rir_deploy.fold.join import partition
 from rir_deploy.fold.lower import Lowering
+from rir_deploy.fold.rules import RULES
 from rir_deploy.fold.work import Work, measure_work
 
 # Pads, slices and clips took attributes instead of inputs before this opset.
@@ -105,7 +106,7 @@ def _fold_graph(model: ir.Model) -> tuple[ir.Model, tuple[Refused, ...]]:
     for make in PREPARE:
         prepared = make()(prepared).model
     graph = prepared.graph
-    nf = NormalForm(graph)
+    nf = NormalForm(graph, RULES)
     atoms = Atoms(nf)
     groups = partition(atoms, _wanted_orders(nf, atoms))
     lowering = Lowering(nf, atoms, groups, _names(nf, graph))
@@ -152,9 +153,9 @@ def _rewrite(graph: ir.Graph, lowering: Lowering, kept: Sequence[ir.Node]) -> No
     final: dict[ir.Value, None] = {}
     for value in outputs:
         final[_output(value, lowering, staying, final)] = None
-    graph.extend(lowering.nodes)
+    graph.extend(lowering.writer.nodes)
     graph.outputs.extend(final)
-    for initializer in lowering.initializers:
+    for initializer in lowering.writer.initializers:
         graph.register_initializer(initializer)
     for name, initializer in list(graph.initializers.items()):
         if not initializer.uses() and initializer not in final and not initializer.is_graph_input():
@@ -169,7 +170,7 @@ def _output(value: ir.Value, lowering: Lowering, kept: set[ir.Node], taken: Coll
     producer, name = new.producer(), value.name
     if producer is None or producer in kept or new in taken:  # it has a name of its own to keep
         copy = ir.Value(type=value.type)
-        lowering.nodes.append(ir.Node("", "Identity", [new], outputs=[copy], name=f"{name}/Identity"))
+        lowering.writer.nodes.append(ir.Node("", "Identity", [new], outputs=[copy], name=f"{name}/Identity"))
         new = copy
     value.name = None
     new.name, new.type, new.shape = name, value.type, value.shape

@@ -10,6 +10,7 @@ and which of them to put back together is decided once, over the whole graph, in
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -160,7 +161,7 @@ def take_channels(form: Affine, start: int, stop: int) -> Affine:
 def align(a: Affine, b: Affine) -> list[tuple[Segment, Segment]]:
     """Cut two maps of equal channel count at each other's borders."""
     cuts = sorted(_borders(a) | _borders(b))
-    ranges = list(zip(cuts, cuts[1:], strict=False))
+    ranges = list(itertools.pairwise(cuts))
     return [(_only(take_channels(a, *r)), _only(take_channels(b, *r))) for r in ranges]
 
 

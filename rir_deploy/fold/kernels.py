@@ -264,7 +264,8 @@ def _compose_weights(outer: Kernel, inner: Kernel) -> tuple[int, Array]:
 def apply_to_bias(kernel: Kernel, bias: Array) -> Array:
     """What an unpadded kernel makes of a constant input: bias [cols] to [rows]."""
     summed = kernel.weight.reshape(kernel.groups, kernel.rows // kernel.groups, -1, prod(kernel.taps)).sum(axis=3)
-    return np.einsum("grc,gc->gr", summed, bias.reshape(kernel.groups, -1)).reshape(-1)
+    result: Array = np.einsum("grc,gc->gr", summed, bias.reshape(kernel.groups, -1)).reshape(-1)
+    return result
 
 
 def block_matrix(blocks: Sequence[Sequence[Kernel]]) -> Kernel:

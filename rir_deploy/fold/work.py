@@ -9,8 +9,6 @@ from math import prod
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-from rir_deploy.fold.constants import Constants
-
 # What a dynamic batch, height or width is taken to be where multiply-adds are counted.
 ASSUMED_BATCH, ASSUMED_SIZE = 1, 64
 
@@ -42,14 +40,13 @@ def measure_work(model: ir.Model) -> Work:
     for value in sized.graph.outputs:
         value.shape = None
     sized = ShapeInferencePass()(sized).model
-    constants = Constants(sized.graph.opset_imports.get("", 0))
     ops = Counter(node.op_type for node in sized.graph)
     weights = [value.const_value for value in sized.graph.initializers.values() if value.const_value is not None]
     floats = [tensor for tensor in weights if tensor.dtype.is_floating_point() or tensor.dtype.bitwidth <= 8]
     return Work(
         convs=ops["Conv"],
         nodes=sum(ops.values()),
-        macs=sum(_macs(node, constants) for node in sized.graph),
+        macs=sum(_macs(node) for node in sized.graph),
         params=sum(tensor.size for tensor in floats),
         weight_bytes=sum(tensor.nbytes for tensor in floats),
         ops=dict(sorted(ops.items())),
@@ -62,16 +59,19 @@ def _assumed(size: object, axis: int) -> int:
     return ASSUMED_BATCH if axis == 0 else ASSUMED_SIZE
 
 
-def _macs(node: ir.Node, constants: Constants) -> int:
+def _macs(node: ir.Node) -> int:
     if node.op_type not in ("Conv", "Gemm", "MatMul"):
         return 0
-    weight, output = node.inputs[1], node.outputs[0]
-    if weight is None or weight.shape is None or output.shape is None:
+    weight, output = _sizes(node.inputs[1]), _sizes(node.outputs[0])
+    if weight is None or output is None:
         return 0
-    sizes = [size for size in [*weight.shape, *output.shape] if isinstance(size, int)]
-    if len(sizes) < len(weight.shape) + len(output.shape):
-        return 0
-    elements = prod(int(size) for size in weight.shape)
-    if node.op_type == "Conv":
-        return elements * prod(int(size) for size in output.shape[2:]) * int(output.shape[0])
-    return elements * prod(int(size) for size in output.shape[:-1])
+    # Every weight is used once for every place of the result: spatial places of a Conv, leading ones of a MatMul.
+    places = [output[0], *output[2:]] if node.op_type == "Conv" else output[:-1]
+    return prod(weight) * prod(places)
+
+
+def _sizes(value: ir.Value | None) -> list[int] | None:
+    if value is None or value.shape is None:
+        return None
+    sizes = [size for size in value.shape if isinstance(size, int)]
+    return sizes if len(sizes) == len(value.shape) else None

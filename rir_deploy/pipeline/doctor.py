@@ -116,7 +116,7 @@ def _tiny_model() -> ir.Model:
     """One 3x3 convolution of ones, without padding."""
     weight = ir.tensor(np.ones((4, 3, 3, 3), dtype=np.float32), name="weight")
     float32 = ir.TensorType(ir.DataType.FLOAT)
-    kernel = ir.Value(name="weight", const_value=weight, type=float32, shape=ir.Shape(weight.shape))
+    kernel = ir.Value(name="weight", const_value=weight, type=float32, shape=ir.Shape([4, 3, 3, 3]))
     image = ir.Value(name="input", type=float32, shape=ir.Shape(["batch", 3, 8, 8]))
     output = ir.Value(name="output", type=float32, shape=ir.Shape(["batch", 4, 6, 6]))
     attributes = [ir.AttrInt64s("kernel_shape", [3, 3])]

@@ -18,8 +18,6 @@ def silent(_label: str, _done: int, _total: int) -> None:
 def tracked(items: Iterable[Item], label: str, total: int, progress: Progress) -> Iterator[Item]:
     """``items``, telling ``progress`` of every one that has been dealt with."""
     progress(label, 0, total)
-    done = 0
-    for item in items:
+    for done, item in enumerate(items, start=1):
         yield item
-        done += 1
         progress(label, done, total)

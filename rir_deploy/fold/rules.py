@@ -1,0 +1,135 @@
+"""One small rule an op. The table at the end is all that the fold knows of ONNX."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from rir_deploy.fold.affine import NormalForm, RefusalError, Rule
+from rir_deploy.fold.attributes import float_of, int_of
+from rir_deploy.fold.forms import Affine, add_forms, scale_form
+from rir_deploy.fold.kernels import Array
+from rir_deploy.fold.rules_channelwise import POINTWISE, POOLING, channelwise
+from rir_deploy.fold.rules_conv import conv
+from rir_deploy.fold.rules_layout import concat, pad, slice_channels, split
+
+
+def _batch_normalization(nf: NormalForm, node: ir.Node) -> Affine | None:
+    form = nf.operand(node.inputs[0])
+    if form is None:
+        return None
+    if int_of(node, "training_mode", 0) or len([v for v in node.outputs if v.uses() or v.is_graph_output()]) > 1:
+        raise RefusalError("it is in training mode: its statistics are computed from the batch; export in eval mode")
+    parameters = [nf.constants.get(value) for value in node.inputs[1:5]]
+    if any(p is None for p in parameters):
+        raise RefusalError("its parameters are not constants")
+    gamma, beta, mean, variance = (np.asarray(p, dtype=np.float64) for p in parameters)
+    if gamma.shape != (form.channels,):
+        raise RefusalError(f"it normalises {gamma.size} channels where its input has {form.channels}")
+    # The attribute is stored in 32 bits; widening it here is what a runtime does too.
+    scale = gamma / np.sqrt(variance + float_of(node, "epsilon", 1e-5))
+    return scale_form(form, scale, beta - mean * scale)
+
+
+def _sum(nf: NormalForm, node: ir.Node) -> Affine | None:
+    result: Affine | None = None
+    offset: float | Array = 0.0
+    constants: list[NDArray[np.generic]] = []
+    for position, value in enumerate(node.inputs):
+        form = nf.operand(value)
+        if form is None:
+            array = nf.constants.get(value)
+            if array is None:
+                return None
+            constants.append(np.negative(array) if node.op_type == "Sub" and position == 1 else array)
+            continue
+        if node.op_type == "Sub" and position == 1:
+            form = scale_form(form, -np.ones(form.channels), np.zeros(form.channels))
+        if result is None:
+            result = form
+        elif _same_shape(nf, node, result, form):
+            result = add_forms(result, form)
+        else:
+            return None
+    for array in constants:
+        vector = None if result is None else channel_vector(array, result)
+        if vector is None:
+            return None
+        offset = offset + vector
+    if result is None:
+        return None
+    return scale_form(result, np.ones(result.channels), np.broadcast_to(offset, (result.channels,)))
+
+
+def _same_shape(nf: NormalForm, node: ir.Node, a: Affine, b: Affine) -> bool:
+    """Whether an elementwise op of two maps broadcasts nothing."""
+    batches = {value.shape[0] for value in node.inputs if value is not None and value.shape is not None}
+    if len({size for size in batches if isinstance(size, int)}) > 1:
+        return False
+    return a.channels == b.channels and a.extents == b.extents
+
+
+def _product(nf: NormalForm, node: ir.Node) -> Affine | None:
+    left, right = node.inputs[:2]
+    form, factor = nf.operand(left), nf.constants.get(right)
+    if form is None and node.op_type == "Mul":
+        form, factor = nf.operand(right), nf.constants.get(left)
+    vector = None if form is None else channel_vector(factor, form)
+    if form is None or vector is None:
+        return None
+    if node.op_type == "Div":
+        if not vector.all():
+            raise RefusalError("it divides by zero")
+        vector = 1.0 / vector
+    return scale_form(form, vector, np.zeros(form.channels))
+
+
+def _negation(nf: NormalForm, node: ir.Node) -> Affine | None:
+    form = nf.operand(node.inputs[0])
+    return None if form is None else scale_form(form, -np.ones(form.channels), np.zeros(form.channels))
+
+
+def _identity(nf: NormalForm, node: ir.Node) -> Affine | None:
+    return nf.operand(node.inputs[0])
+
+
+def _dropout(nf: NormalForm, node: ir.Node) -> Affine | None:
+    form = nf.operand(node.inputs[0])
+    mode = nf.constants.get(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else np.zeros(())
+    if form is not None and (mode is None or bool(np.any(mode))):
+        raise RefusalError("it is in training mode; export in eval mode")
+    mask_used = len(node.outputs) > 1 and bool(node.outputs[1].uses() or node.outputs[1].is_graph_output())
+    return None if mask_used else form
+
+
+def channel_vector(array: NDArray[np.generic] | None, form: Affine) -> Array | None:
+    """A constant that is one number a channel (or one for all), as float64 [channels]; else None."""
+    if array is None:
+        return None
+    rank = form.axes + 2
+    if array.ndim > rank:
+        return None
+    shape = (1,) * (rank - array.ndim) + array.shape
+    if shape[0] != 1 or any(size != 1 for size in shape[2:]) or shape[1] not in (1, form.channels):
+        return None
+    return np.broadcast_to(array.astype(np.float64).reshape(-1), (form.channels,))
+
+
+RULES: dict[str, Rule] = {
+    "Conv": conv,
+    "BatchNormalization": _batch_normalization,
+    "Add": _sum,
+    "Sub": _sum,
+    "Sum": _sum,
+    "Mul": _product,
+    "Div": _product,
+    "Neg": _negation,
+    "Identity": _identity,
+    "Dropout": _dropout,
+    "Concat": concat,
+    "Split": split,
+    "Slice": slice_channels,
+    "Pad": pad,
+    **dict.fromkeys(sorted(POINTWISE | POOLING), channelwise),
+}
