@@ -106,7 +106,7 @@ class Atoms:
         """The depth of a kept node: one more than the deepest thing it reads."""
         depth = self._node_depth.get(node)
         if depth is None:
-            depth = 1 + max((self._value_depth(value) for value in _reads(node)), default=0)
+            depth = 1 + max((self._value_depth(value) for value in values_read(node)), default=0)
             self._node_depth[node] = depth
         return depth
 
@@ -217,7 +217,7 @@ class Atoms:
         return skip
 
 
-def _reads(node: ir.Node) -> list[ir.Value]:
+def values_read(node: ir.Node) -> list[ir.Value]:
     """The inputs of a node, and what its subgraphs capture."""
     values = [value for value in node.inputs if value is not None]
     for attribute in node.attributes.values():
@@ -232,7 +232,7 @@ def _cut(nf: NormalForm) -> dict[Source, list[Segment]]:
     """The pieces of every source that is needed: one backward pass, since readers come after what they read."""
     cuts: dict[Source, set[int]] = defaultdict(set)
     pieces: dict[Source, list[Segment]] = {}
-    values = [value for node in nf.kept for value in _reads(node)] + list(nf.required)
+    values = [value for node in nf.kept for value in values_read(node)] + list(nf.required)
     _mark(cuts, (segment for value in values if (form := nf.form(value)) for segment in form.segments))
     for source in reversed(nf.sources):
         if source not in cuts and not source.is_kept:

@@ -66,7 +66,7 @@ def partition(atoms: Atoms, wanted_orders: Iterable[tuple[Atom, ...]]) -> Partit
 
 def _signature(atom: Atom) -> object:
     """Atoms of equal signature may be joined; a grouped convolution is joined with nothing."""
-    if any(read.kernel.groups > 1 for read in atom.main):
+    if not all(read.kernel.is_dense for read in atom.main):
         return atom
     reads = frozenset((read.atoms, geometry(read)) for read in atom.main)
     return atom.op, atom.is_skip, atom.extents, reads

@@ -93,6 +93,11 @@ class Kernel:
         return self.is_pointwise and self.is_selection
 
     @property
+    def is_dense(self) -> bool:
+        """Whether rows of several such kernels can be stacked into one convolution."""
+        return self.groups == 1 and not self.is_selection
+
+    @property
     def box(self) -> tuple[Axes, Axes, Axes]:
         return self.offsets, self.taps, self.dilations
 

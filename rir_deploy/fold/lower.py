@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from rir_deploy.fold import kernels
 from rir_deploy.fold.affine import NormalForm
-from rir_deploy.fold.atoms import Atom, Atoms, Read, rows_of
+from rir_deploy.fold.atoms import Atom, Atoms, Read, rows_of, values_read
 from rir_deploy.fold.forms import Extents, Segment
 from rir_deploy.fold.join import Group, Partition, geometry
 from rir_deploy.fold.kernels import Array, Kernel
@@ -55,9 +55,8 @@ class Lowering:
             self._replace(value)
 
     def _kept_node(self, node: ir.Node) -> None:
-        for value in node.inputs:
-            if value is not None:
-                self._replace(value)
+        for value in values_read(node):
+            self._replace(value)
         self.writer.nodes.append(node)
 
     def _replace(self, value: ir.Value) -> None:
@@ -91,11 +90,11 @@ class Lowering:
         bias = np.concatenate([atom.bias for atom in group.atoms])
         classes: dict[object, list[Read]] = defaultdict(list)
         for read in first.main:
-            key = geometry(read) if read.kernel.groups == 1 else read
+            key = geometry(read) if read.kernel.is_dense else read
             classes[key].append(read)
         result: ir.Value | None = None
         for reads in classes.values():
-            if reads[0].kernel.groups == 1:
+            if reads[0].kernel.is_dense:
                 part, bias = self._dense(group, reads, bias)
             else:
                 part, bias = self._grouped(group, reads[0], bias)
