@@ -76,7 +76,8 @@ class Availability:
 class Built:
     """What a backend made: ``file`` (inside the engine folder) and what it found out about it.
 
-    ``extra_files`` are further names in that folder that the engine cannot do without; a manifest must vouch for them too.
+    ``extra_files`` are further names in that folder without which the engine does not load: a manifest must vouch for
+    them too.
     """
 
     file: str
@@ -158,7 +159,9 @@ def model_bytes(model: ir.Model) -> bytes:
     try:
         return bytes(ir.to_proto(model).SerializeToString())
     except (ValueError, EncodeError) as error:
-        raise InputError("the model is larger than the 2 GB of one ONNX file; build it with --backend onnxruntime") from error
+        raise InputError(
+            "the model is larger than the 2 GB of one ONNX file; build it with --backend onnxruntime"
+        ) from error
 
 
 def check_batch(batch: Array, spec: TensorSpec) -> None:

@@ -1,0 +1,64 @@
+"""Which GPU this machine has, asked of the driver itself: that needs no package and no CUDA toolkit.
+
+Asked before anything of TensorRT's that needs a driver, because without one some of its calls return nothing and others
+end the process. The calls are those of the "CUDA Driver API" manual.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from dataclasses import dataclass
+from typing import Any
+
+_CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU and its compute capability."""
+
+    name: str
+    capability: tuple[int, int]
+
+    @property
+    def target(self) -> str:
+        """As `--target` writes it: "sm89"."""
+        return f"sm{self.capability[0]}{self.capability[1]}"
+
+
+@dataclass(frozen=True)
+class NoGpu:
+    """Why there is none."""
+
+    reason: str
+
+
+def probe_gpu(driver: Any = None) -> Gpu | NoGpu:
+    """The first GPU that the driver shows to this process. ``driver`` is the loaded driver library; None loads it."""
+    try:
+        library: Any = ctypes.CDLL(_library_name()) if driver is None else driver
+    except OSError:
+        return NoGpu("no NVIDIA driver")
+    status = int(library.cuInit(0))
+    if status != 0:
+        return NoGpu(f"the NVIDIA driver finds no GPU (CUDA error {status})")
+    count, device = ctypes.c_int(0), ctypes.c_int(0)
+    if library.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
+        return NoGpu("the NVIDIA driver shows no GPU to this process")
+    if library.cuDeviceGet(ctypes.byref(device), 0) != 0:
+        return NoGpu("the NVIDIA driver does not open its first GPU")
+    name = ctypes.create_string_buffer(256)
+    library.cuDeviceGetName(name, len(name), device)
+    major, minor = (_attribute(library, which, device) for which in (_CAPABILITY_MAJOR, _CAPABILITY_MINOR))
+    return Gpu(name.value.decode(errors="replace"), (major, minor))
+
+
+def _attribute(library: Any, which: int, device: ctypes.c_int) -> int:
+    value = ctypes.c_int(0)
+    library.cuDeviceGetAttribute(ctypes.byref(value), which, device)
+    return value.value
+
+
+def _library_name() -> str:
+    return "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rir_deploy.engines.base import TensorSpec
+from rir_deploy.engines.manifest import (
+    MANIFEST_NAME,
+    FileRecord,
+    Manifest,
+    check_engine,
+    read_manifest,
+    record_file,
+    write_manifest,
+)
+from rir_deploy.errors import InputError
+
+COMMAND = "rir-deploy build-engine model.onnx -o engine --backend onnxruntime"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An engine folder that is in order."""
+    (tmp_path / "engine.rtx").write_bytes(b"\x00native code\xff" * 100)
+    (tmp_path / "graph.onnx").write_bytes(b"graph" * 50)
+    write_manifest(tmp_path, manifest(tmp_path))
+    return tmp_path
+
+
+def manifest(folder: Path) -> Manifest:
+    return Manifest(
+        backend="tensorrt-rtx",
+        backend_version="1.7.1",
+        precision="int8",
+        engine=record_file(folder / "engine.rtx"),
+        graph=record_file(folder / "graph.onnx"),
+        input=TensorSpec("input", "float32", (None, 3, 32, 32)),
+        outputs=(TensorSpec("logits", "float32", (None, 10)),),
+        parents={"checkpoint": "a" * 64},
+        recipe={"mean": [0.5, 0.5, 0.5]},
+        batch=(1, 8, 32),
+        targets=("sm89", "sm120"),
+        realized={"inspected": False, "reason": "no GPU"},
+        host={"system": "Linux"},
+        command=COMMAND,
+        created="2025-01-01T00:00:00+00:00",
+        tool="rir-deploy 0.1",
+    )
+
+
+def edit(folder: Path, **changes: object) -> None:
+    path = folder / MANIFEST_NAME
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_what_is_written_is_read_and_vouched_for(folder: Path) -> None:
+    assert read_manifest(folder) == manifest(folder)
+    assert check_engine(folder) == manifest(folder)
+
+
+def test_record_file_is_sha256_and_size(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")
+    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, appendix B.1
+    assert record_file(tmp_path / "abc") == FileRecord("abc", digest, 3)
+
+
+@pytest.mark.parametrize("name", ["engine.rtx", "graph.onnx"])
+def test_one_changed_byte_is_refused_with_the_rebuild_command(folder: Path, name: str) -> None:
+    data = bytearray((folder / name).read_bytes())
+    data[17] ^= 1
+    (folder / name).write_bytes(data)
+    with pytest.raises(InputError, match=f"{name}.*sha256 differs.*rebuild it with: {COMMAND}"):
+        check_engine(folder)
+
+
+@pytest.mark.parametrize("name", ["engine.rtx", "graph.onnx"])
+def test_a_missing_file_is_refused_with_the_rebuild_command(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(InputError, match=f"no file '{name}'.*rebuild it with: {COMMAND}"):
+        check_engine(folder)
+
+
+@pytest.mark.parametrize("name", ["engine.rtx", "graph.onnx"])
+def test_a_symlink_is_refused_though_its_target_is_right(
+    folder: Path, name: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / name
+    (folder / name).rename(elsewhere)
+    (folder / name).symlink_to(elsewhere)
+    with pytest.raises(InputError, match=f"no file '{name}'"):
+        check_engine(folder)
+
+
+@pytest.mark.parametrize("name", ["../engine.rtx", "sub/engine.rtx", "/etc/hostname", "..", "."])
+def test_a_name_that_leaves_the_folder_is_refused(folder: Path, name: str) -> None:
+    outside = folder.parent / "engine.rtx"
+    outside.write_bytes((folder / "engine.rtx").read_bytes())
+    (folder / "sub").mkdir()
+    (folder / "sub" / "engine.rtx").write_bytes(outside.read_bytes())
+    record = record_file(outside)
+    edit(folder, engine={"name": name, "sha256": record.sha256, "size_bytes": record.size_bytes})
+    try:
+        with pytest.raises(InputError, match="no file"):
+            check_engine(folder)
+    finally:
+        outside.unlink()
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"format": 1', "\x00\x01", "[]", "null", "1"])
+def test_text_that_is_not_a_manifest_is_refused(folder: Path, text: str) -> None:
+    (folder / MANIFEST_NAME).write_text(text)
+    with pytest.raises(InputError, match=r"manifest\.json.*rebuild it with build-engine"):
+        read_manifest(folder)
+
+
+def test_bytes_that_are_not_text_are_refused(folder: Path) -> None:
+    (folder / MANIFEST_NAME).write_bytes(b"\xff\xfe{}")
+    with pytest.raises(InputError, match="not readable JSON"):
+        read_manifest(folder)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"engine": "engine.rtx"},
+        {"engine": {"name": "engine.rtx"}},
+        {"engine": {"name": 7, "sha256": "a", "size_bytes": 1}},
+        {"batch": [1, 2]},
+        {"batch": ["a", "b", "c"]},
+        {"batch": 3},
+        {"input": None},
+        {"outputs": [{"name": "x"}]},
+        {"backend": None},
+        {"recipe": "cifar10"},
+        {"parents": ["a"]},
+        {"targets": None},
+    ],
+    ids=str,
+)
+def test_a_malformed_field_is_refused_with_the_rebuild_command(folder: Path, changes: dict[str, object]) -> None:
+    edit(folder, **changes)
+    with pytest.raises(InputError, match=f"malformed.*rebuild it with: {COMMAND}"):
+        read_manifest(folder)
+
+
+@pytest.mark.parametrize("number", [0, 2, "1", None])
+def test_another_format_is_refused(folder: Path, number: object) -> None:
+    edit(folder, format=number)
+    with pytest.raises(InputError, match="not a manifest of format 1"):
+        read_manifest(folder)
+
+
+def test_a_folder_without_a_manifest_is_no_engine(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no manifest\.json; build one with build-engine"):
+        check_engine(tmp_path)
+    with pytest.raises(InputError):
+        check_engine(tmp_path / "nowhere")
