@@ -17,6 +17,7 @@ COMMANDS: dict[str, str] = {
     "fold": "rir_deploy.cli.fold",
     "build-engine": "rir_deploy.cli.build_engine",
     "verify": "rir_deploy.cli.verify",
+    "bench": "rir_deploy.cli.bench",
     "inspect": "rir_deploy.cli.inspect",
     "doctor": "rir_deploy.cli.doctor",
     "train": "rir_deploy.cli.train",

@@ -78,7 +78,7 @@ def say(text: str) -> None:
 
 def command_line() -> str:
     """The command being run, as it could be typed again."""
-    return shlex.join(["rir-deploy", *sys.argv[1:]])
+    return shlex.join(["rir-deploy", *click.get_current_context().find_root().obj])
 
 
 def image_size(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -106,7 +106,7 @@ def run_command(command: click.Command, arguments: list[str] | None = None) -> i
     """Run a command and turn whatever happens into an exit code and one sentence on stderr."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        result = command.main(args=arguments, prog_name="rir-deploy", standalone_mode=False)
+        result = command.main(args=arguments, prog_name="rir-deploy", obj=arguments, standalone_mode=False)
         return result if isinstance(result, int) else 0
     except click.exceptions.NoSuchOption as error:
         return _fail(UsageError(error.format_message()), arguments)

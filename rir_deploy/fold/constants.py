@@ -7,6 +7,7 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
+from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 # Exporters build weights (W + I) and pad amounts out of constants; larger results are not worth having.
 _MAX_ELEMENTS = 1 << 28
@@ -78,3 +79,29 @@ def _evaluate(node: ir.Node, arrays: list[NDArray[np.generic] | None], opset: in
     except Exception:  # the evaluator raises whatever its operators do; then the value is simply not known
         return None
     return result if isinstance(result, np.ndarray) and result.size <= _MAX_ELEMENTS else None
+
+
+class EvaluateConstants(ir.passes.InPlacePass):
+    """Turn every value that does not depend on an input into a weight, so that shapes can be inferred through it."""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        modified = LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model).modified
+        graph = model.graph
+        constants = Constants(graph.opset_imports.get("", 0))
+        for node in graph:
+            output = node.outputs[0]
+            array = constants.get(output) if len(node.outputs) == 1 and not output.is_graph_output() else None
+            if array is None or output.name is None:
+                continue
+            weight = ir.Value(
+                name=output.name,
+                shape=ir.Shape(array.shape),
+                type=output.type or ir.TensorType(ir.DataType.from_numpy(array.dtype)),
+                const_value=ir.tensor(array, name=output.name),
+            )
+            output.replace_all_uses_with(weight)
+            output.name = None
+            graph.remove(node, safe=True)
+            graph.register_initializer(weight)
+            modified = True
+        return ir.passes.PassResult(model, modified)

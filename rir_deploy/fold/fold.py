@@ -11,6 +11,7 @@ from onnx_ir.passes import common
 from rir_deploy.errors import GateError, InputError
 from rir_deploy.fold.affine import NormalForm, Refused
 from rir_deploy.fold.atoms import Atom, Atoms
+from rir_deploy.fold.constants import EvaluateConstants
 from rir_deploy.fold.join import partition
 from rir_deploy.fold.lower import Lowering
 from rir_deploy.fold.rules import RULES
@@ -19,11 +20,11 @@ from rir_deploy.fold.work import Work, measure_work
 # Pads, slices and clips took attributes instead of inputs before this opset.
 MIN_OPSET = 11
 
-# Read aloud: functions become plain nodes, constants become weights, shapes become known; then the fold; then what
-# nobody reads any more goes.
+# Read aloud: functions become plain nodes, constants and what follows from them become weights, shapes become
+# known; then the fold; then what nobody reads any more goes.
 PREPARE: tuple[Callable[[], ir.passes.PassBase], ...] = (
     common.InlinePass,
-    lambda: common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+    EvaluateConstants,
     common.ShapeInferencePass,
 )
 FINISH: tuple[Callable[[], ir.passes.PassBase], ...] = (

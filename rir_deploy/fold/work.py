@@ -9,6 +9,8 @@ from math import prod
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
+from rir_deploy.fold.constants import EvaluateConstants
+
 # What a dynamic batch, height or width is taken to be where multiply-adds are counted.
 ASSUMED_BATCH, ASSUMED_SIZE = 1, 64
 
@@ -39,9 +41,10 @@ def measure_work(model: ir.Model) -> Work:
             output.shape = None
     for value in sized.graph.outputs:
         value.shape = None
-    sized = ShapeInferencePass()(sized).model
     ops = Counter(node.op_type for node in sized.graph)
-    weights = [value.const_value for value in sized.graph.initializers.values() if value.const_value is not None]
+    # Exporters compute pad amounts and shapes with nodes; inference sees through them only once they are weights.
+    sized = ShapeInferencePass()(EvaluateConstants()(sized).model).model
+    weights = [value.const_value for value in model.graph.initializers.values() if value.const_value is not None]
     floats = [tensor for tensor in weights if tensor.dtype.is_floating_point() or tensor.dtype.bitwidth <= 8]
     return Work(
         convs=ops["Conv"],
