@@ -62,6 +62,14 @@ def read_machine() -> Machine:
     )
 
 
+def load_average() -> float | None:
+    """How many processes wanted to run in the last minute; None where the system does not say."""
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):
+        return None
+
+
 def has_nvidia_driver() -> bool:
     """Whether the CUDA driver library can be found; it comes with the driver and with nothing else."""
     return ctypes.util.find_library("cuda") is not None or ctypes.util.find_library("nvcuda") is not None

@@ -1,0 +1,148 @@
+"""The latency gate: medians against those of an earlier run."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from rir_deploy.bench.rows import BenchRow
+from rir_deploy.errors import BackendError, InputError
+
+# (engine, backend, batch size)
+Key = tuple[str, str, int]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Medians in ms of an earlier run; ``cpu`` is the machine's, None where the file does not say."""
+
+    file: str
+    medians_ms: dict[Key, float]
+    cpu: str | None
+
+    def find(self, row: BenchRow) -> float | None:
+        """The median of the same engine: by the path as given, or else by its last part where only one has it."""
+        exact = self.medians_ms.get((row.engine, row.backend, row.batch))
+        if exact is not None:
+            return exact
+        wanted = (PurePath(row.engine).name, row.backend, row.batch)
+        named = [ms for (engine, *rest), ms in self.medians_ms.items() if (PurePath(engine).name, *rest) == wanted]
+        return named[0] if len(named) == 1 else None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """``change`` is the share by which the median grew: 0.05 is 5 % slower."""
+
+    engine: str
+    backend: str
+    batch: int
+    baseline_ms: float
+    median_ms: float
+    change: float
+
+
+@dataclass(frozen=True)
+class BaselineResult:
+    """The verdict; ``missing`` names the rows that had nothing to be compared with, and why."""
+
+    file: str
+    max_regression: float
+    comparisons: tuple[Comparison, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def regressions(self) -> tuple[Comparison, ...]:
+        return tuple(one for one in self.comparisons if one.change > self.max_regression)
+
+    @property
+    def passed(self) -> bool:
+        return not self.regressions
+
+    @property
+    def failures(self) -> list[str]:
+        return [
+            f"{one.engine} at batch {one.batch} takes {one.median_ms:.3f} ms, {one.change:.1%} more than "
+            f"{one.baseline_ms:.3f} ms (allowed: {self.max_regression:.1%})"
+            for one in self.regressions
+        ]
+
+    def to_dict(self) -> dict[str, object]:
+        return {
+            "file": self.file,
+            "max_regression": self.max_regression,
+            "passed": self.passed,
+            "comparisons": [asdict(one) for one in self.comparisons],
+            "regressions": [asdict(one) for one in self.regressions],
+            "missing": list(self.missing),
+        }
+
+
+def read_baseline(path: Path) -> Baseline:
+    """Read what ``bench --json`` printed; rows that were not run are passed over.
+
+    Raises:
+        InputError: no such file, not JSON, no usable row, a median that is no positive number, a row twice.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"there is no baseline '{path}'; write one with: bench ... --json > {path}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"the baseline '{path}' is not readable JSON; write it with bench ... --json") from error
+    try:
+        pairs = [_parse(row) for row in data["results"] if row.get("status", "ok") == "ok"]
+        cpu = data.get("machine", {}).get("cpu")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"the baseline '{path}' is not what bench --json prints ({error!r}); write it again"
+        ) from error
+    twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+    if twice or not pairs:
+        problem = f"holds '{twice[0][0]}' at batch {twice[0][2]} twice" if twice else "holds no engine that ran"
+        raise InputError(f"the baseline '{path}' {problem}; write one that names each engine once")
+    return Baseline(str(path), dict(pairs), cpu if isinstance(cpu, str) else None)
+
+
+def _parse(row: Any) -> tuple[Key, float]:
+    engine, backend, batch, median = row["engine"], row["backend"], row["batch"], row["latency_ms"]["median"]
+    if not isinstance(engine, str) or not isinstance(backend, str):
+        raise TypeError("engine and backend must be text")
+    if type(batch) is not int or type(median) not in (int, float) or not math.isfinite(median) or median <= 0:
+        raise ValueError(f"'{engine}' has batch {batch!r} and median {median!r}")
+    return (engine, backend, batch), float(median)
+
+
+def check_common(rows: Sequence[BenchRow], baseline: Baseline) -> None:
+    """Refuse, before anything is timed, a baseline that has none of the rows: a gate that compares nothing passes all.
+
+    Raises:
+        InputError: naming what the baseline has.
+    """
+    if not any(baseline.find(row) for row in rows):
+        known = ", ".join(f"{engine} ({backend}) at batch {batch}" for engine, backend, batch in baseline.medians_ms)
+        raise InputError(f"the baseline '{baseline.file}' has nothing that is to be timed here; it has {known}")
+
+
+def compare(rows: Sequence[BenchRow], baseline: Baseline, max_regression: float) -> BaselineResult:
+    """Judge every row that ran by the baseline; ``max_regression`` is a share (0.05 for 5 %).
+
+    Raises:
+        BackendError: what the baseline has could not be run.
+    """
+    found, missing = [], []
+    for row in rows:
+        before, label = baseline.find(row), f"{row.engine} ({row.backend}) at batch {row.batch}"
+        if before is None or row.record is None:
+            missing.append(f"{label}: {'not in the baseline' if before is None else 'not run'}")
+            continue
+        after = row.record.median_ms
+        found.append(Comparison(row.engine, row.backend, row.batch, before, after, after / before - 1))
+    if not found:
+        raise BackendError(f"nothing to compare with the baseline '{baseline.file}' ran: {'; '.join(missing)}")
+    return BaselineResult(baseline.file, max_regression, tuple(found), tuple(missing))

@@ -1,0 +1,33 @@
+"""A worker that behaves as its job says."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from rir_deploy import errors
+from rir_deploy.bench.process import serve
+
+
+def main() -> int:
+    return serve(_work)
+
+
+def _work(job: dict[str, Any]) -> dict[str, Any]:
+    if job["do"] == "raise":
+        raise getattr(errors, job["error"])(job["message"])
+    if job["do"] == "bug":
+        raise ZeroDivisionError("seven by nought")
+    if job["do"] == "memory":
+        raise MemoryError
+    if job["do"] == "kill":
+        sys.stderr.write("noise\nlast words\n")
+        sys.stderr.flush()
+        os.kill(os.getpid(), job["signal"])
+    if job["do"] == "exit":
+        os._exit(7)
+    if job["do"] == "chatter":
+        print("from Python")
+        os.write(1, b"from native code\n")
+    return {"pid": os.getpid(), "path": sys.path, "given": job.get("given")}

@@ -1,0 +1,98 @@
+"""The latency gate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rir_deploy.bench.baseline import Baseline, check_common, compare, read_baseline
+from rir_deploy.errors import BackendError, InputError
+from tests.bench.records import document, row
+
+
+def write(path: Path, data: object) -> Path:
+    path.write_text(data if isinstance(data, str) else json.dumps(data), encoding="utf-8")
+    return path
+
+
+def baseline(**medians: float) -> Baseline:
+    return Baseline("old.json", {(name, "b", 1): ms for name, ms in medians.items()}, None)
+
+
+def test_a_median_at_the_limit_passes_and_one_over_it_does_not() -> None:
+    result = compare([row("x", 4.2), row("y", 4.4), row("z", 3)], baseline(x=4, y=4, z=4), 0.06)
+    assert [one.change for one in result.comparisons] == pytest.approx([0.05, 0.1, -0.25])
+    assert [one.engine for one in result.regressions] == ["y"]
+    assert not result.passed
+    assert result.failures == ["y at batch 1 takes 4.400 ms, 10.0% more than 4.000 ms (allowed: 6.0%)"]
+    assert compare([row("x", 4)], baseline(x=4), 0).passed
+
+
+def test_rows_without_a_partner_are_named() -> None:
+    result = compare([row("x", 4), row("gpu", None), row("new", 1), row("x", 4, batch=8)], baseline(x=4, gpu=1), 0.05)
+    assert result.passed
+    assert result.missing == (
+        "gpu (b) at batch 1: not run",
+        "new (b) at batch 1: not in the baseline",
+        "x (b) at batch 8: not in the baseline",
+    )
+
+
+def test_an_engine_that_moved_is_known_by_its_name_unless_two_have_it() -> None:
+    moved = Baseline("old.json", {("old/int8", "b", 1): 2.0, ("old/fp32", "b", 1): 4.0}, None)
+    assert moved.find(row("/new/int8", 1)) == 2
+    assert moved.find(row("/new/int8", 1, backend="other")) is None
+    twins = Baseline("old.json", {("p/int8", "b", 1): 2.0, ("q/int8", "b", 1): 4.0}, None)
+    assert twins.find(row("q/int8", 1)) == 4
+    assert twins.find(row("/new/int8", 1)) is None
+
+
+def test_a_gate_never_passes_for_want_of_anything_to_compare() -> None:
+    with pytest.raises(InputError, match=r"it has y \(b\) at batch 1"):
+        check_common([row("x", None)], baseline(y=4))
+    check_common([row("x", None)], baseline(x=4))
+    with pytest.raises(BackendError, match=r"x \(b\) at batch 1: not run"):
+        compare([row("x", None), row("y", 3)], baseline(x=4), 0.05)
+
+
+def test_reading(tmp_path: Path) -> None:
+    data = document([("x", "b", 1, 4.5), ("x", "b", 8, 9)], cpu="some CPU")
+    data["results"].append({"engine": "gpu", "status": "not run", "latency_ms": None})  # type: ignore[attr-defined]
+    read = read_baseline(write(tmp_path / "old.json", data))
+    assert read.medians_ms == {("x", "b", 1): 4.5, ("x", "b", 8): 9}
+    assert read.cpu == "some CPU"
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ("{", "not readable JSON"),
+        ("[" * 100_000, "not readable JSON"),
+        ([], "not what bench --json prints"),
+        ({"results": 3}, "not what bench --json prints"),
+        ({"results": [{"engine": "x", "backend": "b", "batch": 1}]}, "not what bench --json prints"),
+        ({"results": ["x"]}, "not what bench --json prints"),
+        ({"results": [], "machine": {}}, "no engine that ran"),
+        (document([("x", "b", 1, 0)]), "median 0"),
+        (document([("x", "b", 1, -3)]), "median -3"),
+        (document([("x", "b", 1, float("nan"))]), "median nan"),
+        (document([("x", "b", 1, True)]), "median True"),
+        (document([("x", "b", "1", 3)]), "batch '1'"),  # type: ignore[list-item]
+        (document([(3, "b", 1, 3)]), "must be text"),  # type: ignore[list-item]
+        (document([("x", "b", 1, 3), ("x", "b", 1, 4)]), "'x' at batch 1 twice"),
+        ({"results": [], "machine": 3}, "not what bench --json prints"),
+    ],
+)
+def test_a_malformed_baseline_is_refused(data: object, words: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"old\.json") as caught:
+        read_baseline(write(tmp_path / "old.json", data))
+    assert words in str(caught.value)
+
+
+def test_a_missing_baseline_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"bench \.\.\. --json"):
+        read_baseline(tmp_path / "none.json")
+    with pytest.raises(InputError, match="not readable"):
+        read_baseline(tmp_path)
