@@ -36,6 +36,8 @@ def load_onnx(path: Path) -> ir.Model:
     try:
         onnx.checker.check_model(str(path))
         model = ir.load(path)
+        # In memory, since what is written elsewhere must not depend on a file beside what was read.
+        ir.external_data.load_to_model(model)
     except (onnx.checker.ValidationError, ValueError, KeyError, TypeError, OSError, AttributeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"'{path}' is not a valid ONNX model: {reason}; export it again") from error

@@ -64,5 +64,5 @@ def command(
     manifest = built.manifest
     common.say(
         f"wrote {output}: {manifest.backend} {manifest.backend_version}, {manifest.precision}, "
-        f"{size(manifest.engine.size_bytes)}, batch {manifest.batch[0]} to {manifest.batch[2]} ({built.seconds:.1f} s)"
+        f"{size(manifest.size_bytes)}, batch {manifest.batch[0]} to {manifest.batch[2]} ({built.seconds:.1f} s)"
     )

@@ -38,7 +38,7 @@ def command(output: Path | None, as_json: bool) -> int:
         (
             built.manifest.backend,
             built.manifest.precision,
-            size(built.manifest.engine.size_bytes),
+            size(built.manifest.size_bytes),
             percent(verified.result.accuracy.reference_top1),
             percent(verified.result.accuracy.candidate_top1),
             percent(verified.result.accuracy.agreement),

@@ -67,9 +67,7 @@ class CifarSource:
         self._variant = variant
         self._records = [_map_records(path, variant) for path in paths]
         self._starts = np.cumsum([0, *(len(records) for records in self._records)])
-        self.labels = np.concatenate(
-            [_read_labels(*pair, variant) for pair in zip(paths, self._records, strict=True)]
-        )
+        self.labels = np.concatenate([_read_labels(*pair, variant) for pair in zip(paths, self._records, strict=True)])
         self.classes = _read_classes(paths[0].parent / variant.names_file, variant)
 
     def __len__(self) -> int:

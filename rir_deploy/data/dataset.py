@@ -96,9 +96,7 @@ class Dataset:
                 progress(start + len(part), len(indices))
 
     def _decode(self, indices: IntArray) -> Uint8Array:
-        images = np.empty(
-            (len(indices), *self.preprocessing.size, self.preprocessing.channels), dtype=np.uint8
-        )
+        images = np.empty((len(indices), *self.preprocessing.size, self.preprocessing.channels), dtype=np.uint8)
         for row, index in enumerate(indices.tolist()):
             name = f"the image '{self.source.describe(index)}'"
             images[row] = self.preprocessing.fit(self.source.image(index), name)

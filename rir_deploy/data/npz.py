@@ -56,9 +56,7 @@ def _load(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
         _check_sizes(path)
         with np.load(path, allow_pickle=False) as arrays:
             if "images" not in arrays:
-                raise InputError(
-                    f"'{path}' lacks the array 'images' (it has: {', '.join(arrays) or 'none'}); add it"
-                )
+                raise InputError(f"'{path}' lacks the array 'images' (it has: {', '.join(arrays) or 'none'}); add it")
             return np.asarray(arrays["images"]), np.asarray(arrays["labels"]) if "labels" in arrays else None
     except InputError:
         raise
@@ -82,9 +80,7 @@ def _check_sizes(path: Path) -> None:
                 shape, dtype = _read_header(member)
                 declared = math.prod(shape) * dtype.itemsize
                 if not dtype.hasobject and declared != info.file_size - member.tell():
-                    raise InputError(
-                        f"'{path}' is malformed: the size of '{info.filename}' is not that of its shape"
-                    )
+                    raise InputError(f"'{path}' is malformed: the size of '{info.filename}' is not that of its shape")
 
 
 def _read_header(member: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -118,7 +114,5 @@ def _check_labels(labels: npt.NDArray[Any], count: int, path: Path) -> npt.NDArr
         )
     bad = np.flatnonzero((labels < 0) | (labels > np.iinfo(np.int32).max))
     if bad.size:
-        raise InputError(
-            f"'labels' of '{path}' holds {labels[bad[0]]} at index {bad[0]}; labels count from 0"
-        )
+        raise InputError(f"'labels' of '{path}' holds {labels[bad[0]]} at index {bad[0]}; labels count from 0")
     return labels.astype(np.int64)

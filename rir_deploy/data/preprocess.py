@@ -68,9 +68,7 @@ class Preprocessing:
 
     def _check_per_channel(self, key: str, values: tuple[float, ...], low: float) -> None:
         if not isinstance(values, tuple) or len(values) != self.channels:
-            raise InputError(
-                f"{key} must be a tuple of {self.channels} numbers for mode {self.mode}, not {values!r}"
-            )
+            raise InputError(f"{key} must be a tuple of {self.channels} numbers for mode {self.mode}, not {values!r}")
         for value in values:
             if not low <= as_number(value, f"each number of {key}") <= 1.0:
                 raise InputError(
@@ -97,9 +95,7 @@ class Preprocessing:
             InputError: another shape or dtype, or another size while ``resize`` is "none".
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3) or image.size == 0:
-            raise InputError(
-                f"{name} must be uint8 of shape (H, W, 1 or 3), not {image.dtype} of shape {image.shape}"
-            )
+            raise InputError(f"{name} must be uint8 of shape (H, W, 1 or 3), not {image.dtype} of shape {image.shape}")
         if image.shape == (*self.size, self.channels):
             return image
         height, width = self.size

@@ -25,8 +25,7 @@ def choose(labels: IntArray | None, total: int, count: int, seed: int) -> IntArr
     """
     if not 1 <= count <= total:
         raise InputError(
-            f"{count} samples were asked for but the data hold {total} images; "
-            f"ask for 1 to {total}, or give more data"
+            f"{count} samples were asked for but the data hold {total} images; ask for 1 to {total}, or give more data"
         )
     if not 0 <= seed < 2**32:
         raise InputError(f"the seed must be 0 to {2**32 - 1}, not {seed}")

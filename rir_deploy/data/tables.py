@@ -9,9 +9,7 @@ from typing import Any
 from rir_deploy.errors import InputError
 
 
-def check_table(
-    value: object, where: str, required: Iterable[str], optional: Iterable[str]
-) -> dict[str, Any]:
+def check_table(value: object, where: str, required: Iterable[str], optional: Iterable[str]) -> dict[str, Any]:
     """``value`` as a dict that has all ``required`` keys and none beside them and the ``optional`` ones.
 
     Raises:

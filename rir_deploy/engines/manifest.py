@@ -26,7 +26,10 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an engine is and where it comes from. ``graph`` is the ONNX that it was built from, kept beside it."""
+    """What an engine is and where it comes from.
+
+    ``graph`` is the ONNX that it was built from, kept beside it; ``extra`` are further files the engine consists of.
+    """
 
     backend: str
     backend_version: str
@@ -38,6 +41,7 @@ class Manifest:
     parents: dict[str, str]
     recipe: dict[str, Any] | None
     batch: tuple[int, int, int]
+    extra: tuple[FileRecord, ...] = ()
     targets: tuple[str, ...] = ()
     realized: dict[str, Any] = field(default_factory=dict)
     host: dict[str, str] = field(default_factory=dict)
@@ -45,6 +49,11 @@ class Manifest:
     created: str = ""
     tool: str = ""
     format: int = FORMAT
+
+    @property
+    def size_bytes(self) -> int:
+        """What the engine takes on disk, without the graph it was built from."""
+        return self.engine.size_bytes + sum(record.size_bytes for record in self.extra)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
@@ -88,7 +97,7 @@ def check_engine(folder: Path) -> Manifest:
         InputError: with the command that rebuilds the engine.
     """
     manifest = read_manifest(folder)
-    for record in (manifest.engine, manifest.graph):
+    for record in (manifest.engine, manifest.graph, *manifest.extra):
         path = folder / record.name
         if Path(record.name).name != record.name or path.is_symlink() or not path.is_file():
             raise InputError(f"'{folder}' has no file '{record.name}', which its manifest names; {_hint(manifest)}")
@@ -121,6 +130,7 @@ def _parse(data: dict[str, Any]) -> Manifest:
         parents={str(key): str(value) for key, value in dict(data["parents"]).items()},
         recipe=None if data["recipe"] is None else dict(data["recipe"]),
         batch=(low, opt, high),
+        extra=tuple(_file(item) for item in data["extra"]),
         targets=tuple(str(target) for target in data["targets"]),
         realized=dict(data["realized"]),
         host={str(key): str(value) for key, value in dict(data["host"]).items()},

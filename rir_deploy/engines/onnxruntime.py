@@ -9,7 +9,7 @@ from typing import Any
 import onnx_ir as ir
 
 from rir_deploy.engines.base import GRAPH_NAME, Array, Availability, BuildOptions, Built, TensorSpec, check_batch
-from rir_deploy.errors import BackendError, InputError
+from rir_deploy.errors import BackendError, InputError, UsageError
 
 PROVIDER = "CPUExecutionProvider"
 _INSTALL = 'python -m pip install "rir-deploy[host]"'
@@ -73,7 +73,7 @@ class OnnxRuntimeBackend:
     def build(self, model: ir.Model, folder: Path, options: BuildOptions) -> Built:
         runtime = _runtime()
         if options.targets:
-            raise InputError("ONNX Runtime's engine runs on any CPU: --target does not apply to it")
+            raise UsageError("ONNX Runtime's engine runs on any CPU: --target does not apply to it")
         path = folder / GRAPH_NAME
         if not path.exists():
             ir.save(model, path)
