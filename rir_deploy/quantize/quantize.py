@@ -1,0 +1,69 @@
+"""Quantisation as one stage: an FP32 model and a range table in, the Q/DQ model and what was kept out of it back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from rir_deploy.errors import InputError
+from rir_deploy.precision import KeptNode, label, prepare, to_fp16
+from rir_deploy.quantize.absorb import absorb_normalizations
+from rir_deploy.quantize.opset import FP16_SCALES_OPSET, PER_CHANNEL_OPSET, raise_opset
+from rir_deploy.quantize.options import QuantizeOptions
+from rir_deploy.quantize.placement import place
+from rir_deploy.quantize.qdq import QdqWriter
+from rir_deploy.quantize.rules import check_tensorrt_graph
+from rir_deploy.quantize.select import select
+from rir_deploy.quantize.table import RangeTable
+
+
+@dataclass(frozen=True)
+class QuantizeResult:
+    """``model`` is a new model.
+
+    Attributes:
+        quantized: names of the nodes that compute on integers, in graph order.
+        kept: nodes with weights that do not, and nodes that stay FP32 where the rest is FP16.
+        tensors: the activations that a Q/DQ pair rounds.
+    """
+
+    model: ir.Model
+    quantized: tuple[str, ...]
+    kept: tuple[KeptNode, ...]
+    tensors: tuple[str, ...]
+
+
+def quantize(model: ir.Model, table: RangeTable, options: QuantizeOptions = QuantizeOptions()) -> QuantizeResult:
+    """Put Q/DQ pairs and integer weights into a model.
+
+    Args:
+        model: an FP32 model, folded or not; it is not changed.
+        table: ranges of its tensors. The caller has bound it to this model with `RangeTable.check`.
+
+    Returns:
+        A model with the same inputs and outputs; the same arguments give the same bytes.
+
+    Raises:
+        InputError: the model is quantised already, nothing in it can be, or the table lacks a tensor.
+        UsageError: a pattern of ``options.keep`` matches nothing.
+    """
+    rounded = prepare(model)
+    graph = rounded.graph
+    quantised = next((node for node in graph.all_nodes() if "QuantizeLinear" in node.op_type), None)
+    if quantised is not None:
+        raise InputError(f"the model is quantised already ('{label(quantised)}'): start from the FP32 model")
+    raise_opset(rounded, FP16_SCALES_OPSET if options.rest == "fp16" else PER_CHANNEL_OPSET)
+    absorb_normalizations(graph)
+    selection = select(graph, table, options.keep)
+    placement = place(graph, selection, options.flavour)
+    tensors = tuple(str(value.name) for value in placement.tensors)
+    names = tuple(label(found.node) for found in selection.nodes)
+    kept = tuple(KeptNode(label(node), reason) for node, reason in selection.kept.items())
+    QdqWriter(graph, table, options).write(selection, placement)
+    if options.rest == "fp16":
+        cast = to_fp16(rounded, ranges=table.max_abs())
+        rounded, kept = cast.model, kept + cast.kept
+    if options.flavour == "tensorrt":
+        check_tensorrt_graph(rounded)
+    return QuantizeResult(rounded, names, kept, tensors)

@@ -1,0 +1,146 @@
+"""Which nodes are quantised: those that multiply by a constant weight, unless something speaks against it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from rir_deploy.errors import InputError, UsageError
+from rir_deploy.precision import label
+from rir_deploy.quantize.table import RangeTable
+
+# The fold writes here which tensors of the unfolded graph a node computes: [[name, first, last + 1], ...].
+_MEMBERS_KEY = "rir_deploy.members"
+_WEIGHTED = frozenset({"Conv", "Gemm", "MatMul", "ConvTranspose"})
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """A node to quantise: y = x (*) weight + bias, output channels on ``axis`` of the weight."""
+
+    node: ir.Node
+    x: ir.Value
+    weight: ir.Value
+    axis: int
+    bias: ir.Value | None
+
+    @property
+    def weight_array(self) -> NDArray[np.float32]:
+        return _array(self.weight)
+
+    @property
+    def bias_array(self) -> NDArray[np.float32] | None:
+        """One number a channel, whatever shape the graph holds it in."""
+        if self.bias is None:
+            return None
+        rows = self.weight_array.shape[self.axis]
+        return np.ascontiguousarray(np.broadcast_to(_array(self.bias).ravel(), (rows,)))
+
+
+@dataclass(frozen=True)
+class Selection:
+    """``nodes`` and ``kept`` together are all nodes of the graph that hold weights, each in graph order."""
+
+    nodes: tuple[Weighted, ...]
+    kept: Mapping[ir.Node, str]  # with the reason
+
+
+def select(graph: ir.Graph, table: RangeTable, keep: Iterable[str]) -> Selection:
+    """Sort the nodes with weights into those to quantise and those kept.
+
+    Raises:
+        InputError: nothing can be quantised, the table lacks a tensor, or a weight is not finite.
+        UsageError: a pattern of ``keep`` matches nothing.
+    """
+    candidates = [node for node in graph if node.op_type in _WEIGHTED and node.domain in ("", "ai.onnx")]
+    wanted = {node: pattern for pattern in keep for node in _matching(candidates, pattern)}
+    nodes: list[Weighted] = []
+    kept: dict[ir.Node, str] = {}
+    for node in candidates:
+        found = f"asked for by '{wanted[node]}'" if node in wanted else _read(node)
+        if isinstance(found, Weighted):
+            found = _range_reason(found, table) or found
+        if isinstance(found, Weighted):
+            nodes.append(found)
+        else:
+            kept[node] = found
+    if not nodes:
+        listed = [f"{label(node)}: {reason}" for node, reason in kept.items()]
+        reasons = "; ".join(listed[:3]) or "it has no Conv, Gemm or MatMul"
+        raise InputError(f"nothing in the model can be quantised ({reasons}); keep fewer nodes or check the model")
+    return Selection(tuple(nodes), kept)
+
+
+def _matching(candidates: list[ir.Node], pattern: str) -> list[ir.Node]:
+    found = [node for node in candidates if any(re.search(pattern, name) for name in _names(node))]
+    if not found:
+        names = ", ".join(label(node) for node in candidates[:4])
+        raise UsageError(f"keep '{pattern}' matches no node with weights; their names are like {names}")
+    return found
+
+
+def _names(node: ir.Node) -> list[str]:
+    members = json.loads(node.metadata_props.get(_MEMBERS_KEY, "[]"))
+    tensors = [value.name for value in (*node.outputs, *node.inputs[1:]) if value is not None and value.name]
+    return [label(node), *tensors, *(str(member[0]) for member in members)]
+
+
+def _read(node: ir.Node) -> Weighted | str:
+    """The node's parts, or why it stays in float."""
+    x, weight, bias = ([*node.inputs, None, None])[:3]
+    if node.op_type == "ConvTranspose":
+        return "transposed convolutions are not quantised"
+    if x is None or weight is None or weight.const_value is None:
+        return "its weight is not a constant"
+    if x.const_value is not None:
+        return "its input is a constant"
+    if weight.dtype != ir.DataType.FLOAT:
+        return f"it computes in {weight.dtype}, not FP32"
+    if bias is not None and bias.const_value is None:
+        return "its bias is not a constant"
+    if node.op_type == "Conv":
+        return _finite(Weighted(node, x, weight, 0, bias))
+    if len(_array(weight).shape) != 2:
+        return "its weight is not a matrix"
+    if node.op_type == "MatMul":
+        return _finite(Weighted(node, x, weight, 1, None))
+    return _gemm(node, Weighted(node, x, weight, 0 if _integer(node, "transB") else 1, bias))
+
+
+def _gemm(node: ir.Node, gemm: Weighted) -> Weighted | str:
+    if _integer(node, "transA"):
+        return "its input is transposed"
+    factors = [node.attributes[key].as_float() for key in ("alpha", "beta") if key in node.attributes]
+    if any(factor != 1.0 for factor in factors):
+        return f"it multiplies by {factors[0]:g}"
+    if gemm.bias is not None and _array(gemm.bias).size not in (1, gemm.weight_array.shape[gemm.axis]):
+        return "its bias is not one number a channel"
+    return _finite(gemm)
+
+
+def _integer(node: ir.Node, key: str) -> int:
+    return node.attributes[key].as_int() if key in node.attributes else 0
+
+
+def _finite(found: Weighted) -> Weighted:
+    for value in (found.weight, found.bias):
+        if value is not None and not np.isfinite(_array(value)).all():
+            raise InputError(f"the weight '{value.name}' holds NaN or infinite numbers; train or export it again")
+    return found
+
+
+def _range_reason(found: Weighted, table: RangeTable) -> str | None:
+    if table[str(found.x.name)].max_abs == 0.0:
+        return f"its input '{found.x.name}' was zero in all of the calibration"
+    return None
+
+
+def _array(value: ir.Value) -> NDArray[np.float32]:
+    assert value.const_value is not None
+    return value.const_value.numpy()

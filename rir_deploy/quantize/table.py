@@ -1,0 +1,157 @@
+"""The range table: what calibration found, bound to the model, recipe and data it was found with."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal, get_args
+
+from rir_deploy.errors import InputError
+
+Method = Literal["minmax", "percentile"]
+METHODS: tuple[Method, ...] = get_args(Method)
+
+_VERSION = 1
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_KEYS = ("version", "method", "percentile", "samples", "model_sha256", "recipe_sha256", "data_sha256", "ranges")
+
+
+@dataclass(frozen=True)
+class Range:
+    """The smallest and largest value of one tensor, both finite."""
+
+    min: float
+    max: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.min) and math.isfinite(self.max) and self.min <= self.max):
+            raise InputError(f"a range runs from a finite min up to a finite max, not from {self.min} to {self.max}")
+
+    @property
+    def max_abs(self) -> float:
+        return max(abs(self.min), abs(self.max))
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Hex sha256 of the model, the recipe and the data that a table was made with."""
+
+    model_sha256: str
+    recipe_sha256: str
+    data_sha256: str
+
+    def __post_init__(self) -> None:
+        for key, value in vars(self).items():
+            if not isinstance(value, str) or not _SHA256.fullmatch(value):
+                raise InputError(f"{key} must be 64 hexadecimal digits in lower case, not {value!r}")
+
+
+@dataclass(frozen=True)
+class RangeTable:
+    """Ranges by tensor name.
+
+    Attributes:
+        ranges: of every tensor observed.
+        method: "minmax", or "percentile" of the absolute values.
+        samples: images calibrated on, at least 1.
+        sources: what the table is bound to.
+        percentile: over 50, up to 100, with the method "percentile"; None with "minmax".
+    """
+
+    ranges: Mapping[str, Range]
+    method: Method
+    samples: int
+    sources: Sources
+    percentile: float | None = field(default=None)
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise InputError(f"method must be one of {', '.join(METHODS)}, not {self.method!r}")
+        if not isinstance(self.samples, int) or isinstance(self.samples, bool) or self.samples < 1:
+            raise InputError(f"samples must be at least 1, not {self.samples!r}")
+        if (self.percentile is not None) != (self.method == "percentile"):
+            raise InputError(f"the method '{self.method}' does not go with the percentile {self.percentile}")
+        if self.percentile is not None and not 50 < self.percentile <= 100:
+            raise InputError(f"percentile must be over 50 and up to 100, not {self.percentile}")
+        object.__setattr__(self, "ranges", MappingProxyType(dict(self.ranges)))
+
+    def __getitem__(self, name: str) -> Range:
+        """The range of one tensor; InputError where it was not observed."""
+        try:
+            return self.ranges[name]
+        except KeyError:
+            raise InputError(
+                f"the range table knows no tensor '{name}': it was made from another model; calibrate this one"
+            ) from None
+
+    def max_abs(self) -> dict[str, float]:
+        """The largest absolute value of every tensor."""
+        return {name: found.max_abs for name, found in self.ranges.items()}
+
+    def check(self, model_sha256: str, recipe_sha256: str, data_sha256: str | None = None) -> None:
+        """Refuse a table made with another model, recipe or (where given) data.
+
+        Raises:
+            InputError: naming what differs, and the way out.
+        """
+        given = {"model": model_sha256, "recipe": recipe_sha256, "data": data_sha256}
+        for what, sha in given.items():
+            bound = getattr(self.sources, f"{what}_sha256")
+            if sha is not None and sha != bound:
+                raise InputError(
+                    f"the range table was made with another {what} (sha256 {bound[:12]}, here {sha[:12]}); "
+                    f"calibrate again, or use the {what} it was made with"
+                )
+
+    def to_json(self) -> str:
+        """Canonical JSON: equal tables give equal bytes, and every number reads back exactly."""
+        data = {
+            "version": _VERSION,
+            "method": self.method,
+            "percentile": self.percentile,
+            "samples": self.samples,
+            **vars(self.sources),
+            "ranges": {name: [float(found.min), float(found.max)] for name, found in self.ranges.items()},
+        }
+        text = json.dumps(data, sort_keys=True, allow_nan=False, indent=1)
+        return re.sub(r"\[\s+(\S+),\s+(\S+)\s+\]", r"[\1, \2]", text) + "\n"
+
+    @staticmethod
+    def from_json(text: str) -> RangeTable:
+        """Read what `to_json` wrote; InputError on anything else."""
+        try:
+            return _from_data(json.loads(text))
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+            raise InputError(f"the range table is malformed ({error!r}); calibrate again") from error
+        except InputError as error:
+            raise InputError(f"the range table is malformed ({error}); calibrate again") from error
+
+
+def _from_data(data: Any) -> RangeTable:
+    if not isinstance(data, dict) or set(data) != set(_KEYS):
+        raise ValueError(f"it needs exactly the keys {', '.join(_KEYS)}")
+    if data["version"] != _VERSION:
+        raise ValueError(f"version {data['version']!r}, where this tool reads {_VERSION}")
+    return RangeTable(
+        ranges={name: Range(*map(_number, _pair(pair))) for name, pair in data["ranges"].items()},
+        method=data["method"],
+        samples=data["samples"],
+        sources=Sources(data["model_sha256"], data["recipe_sha256"], data["data_sha256"]),
+        percentile=None if data["percentile"] is None else _number(data["percentile"]),
+    )
+
+
+def _pair(value: Any) -> list[Any]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise ValueError(f"a range is [min, max], not {value!r}")
+    return value
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{value!r} is not a number")
+    return float(value)
