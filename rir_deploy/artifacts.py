@@ -18,6 +18,11 @@ from rir_deploy.errors import InputError, UsageError
 METADATA_KEY = "rir_deploy.provenance"
 
 
+def sha256_json(data: object) -> str:
+    """Hex sha256 of plain data, by its canonical JSON."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
 def sha256_file(path: Path) -> str:
     """Hex sha256 of a file, read in chunks."""
     digest = hashlib.sha256()

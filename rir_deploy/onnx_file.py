@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +52,13 @@ def save_onnx(model: ir.Model, path: Path, *, force: bool) -> None:
     external = f"{path.name}.data" if size > EXTERNAL_DATA_BYTES else None
     with atomic_file(path, force=force) as temporary:
         ir.save(model, temporary, external_data=external)
+
+
+def graph_sha256(model: ir.Model) -> str:
+    """Hex sha256 of what a model computes: its graph and weights, whatever its metadata says of its past."""
+    proto = ir.to_proto(model)
+    del proto.metadata_props[:]
+    return hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()
 
 
 def read_provenance(model: ir.Model) -> Provenance | None:

@@ -15,9 +15,11 @@ from rir_deploy.cli.common import run_command
 COMMANDS: dict[str, str] = {
     "export": "rir_deploy.cli.export",
     "fold": "rir_deploy.cli.fold",
+    "quantize": "rir_deploy.cli.quantize",
     "build-engine": "rir_deploy.cli.build_engine",
     "verify": "rir_deploy.cli.verify",
     "bench": "rir_deploy.cli.bench",
+    "report": "rir_deploy.cli.report",
     "inspect": "rir_deploy.cli.inspect",
     "doctor": "rir_deploy.cli.doctor",
     "train": "rir_deploy.cli.train",
@@ -43,7 +45,7 @@ def cli() -> None:
     """Bring a trained PyTorch ResNet in ResNet (RiR) to NVIDIA edge hardware.
 
     \b
-    checkpoint -export-> ONNX -fold-> ONNX -build-engine-> engine -verify-> parity
+    checkpoint -export-> ONNX -fold-> ONNX -quantize-> Q/DQ ONNX -build-engine-> engine -verify-> parity -bench-> latency
 
     Every command takes --json: one object on stdout, everything else on stderr.
 

@@ -7,15 +7,28 @@ from pathlib import Path
 import click
 
 from rir_deploy.cli import common
+from rir_deploy.errors import UsageError
 
 
 @click.command("build-engine", short_help="Build an engine from a checkpoint or an ONNX file.")
 @click.argument("source", metavar="MODEL", type=click.Path(path_type=Path))
 @common.output_option("Folder to write: engine, manifest and the graph it was built from.")
-@click.option("--backend", default="auto", show_default=True, metavar="NAME", help="auto, onnxruntime.")
+@click.option("--fp32", is_flag=True, help="FP32 (the default for a checkpoint).")
+@click.option("--fp16", is_flag=True, help="Cast to FP16; with --data, activations that overflow stay FP32.")
+@click.option("--int8", is_flag=True, help="Calibrate to INT8 on --data or by --ranges.")
+@click.option(
+    "--backend",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="auto, tensorrt, tensorrt-rtx, openvino or onnxruntime.",
+)
+@click.option("--target", metavar="SM,...", help="GPUs to build for (sm75,sm80,sm86,sm89,sm120,sm121): TensorRT-RTX.")
 @common.recipe_option
 @common.model_option
 @common.data_option
+@common.calibration_options
+@click.option("--keep", multiple=True, metavar="REGEX", help="Nodes that stay in float under --int8; repeatable.")
 @click.option(
     "--batch",
     default="1,1,32",
@@ -29,10 +42,19 @@ from rir_deploy.cli import common
 def command(
     source: Path,
     output: Path,
+    fp32: bool,
+    fp16: bool,
+    int8: bool,
     backend: str,
+    target: str | None,
     recipe: str | None,
     factory: str | None,
     data: str | None,
+    ranges: Path | None,
+    samples: int | None,
+    method: str | None,
+    percentile: float | None,
+    keep: tuple[str, ...],
     batch: str,
     no_fold: bool,
     force: bool,
@@ -40,17 +62,25 @@ def command(
 ) -> None:
     """Build an engine from MODEL, a checkpoint or an ONNX file; the stages before it are run where needed.
 
-    --backend auto takes the first that really works here and says which.
+    --backend auto takes the first that really works here and says which. TensorRT-RTX builds with no GPU at all.
     """
     from rir_deploy.pipeline.build import BuildRequest, build_engine
+    from rir_deploy.pipeline.calibrate import CalibrationRequest
+    from rir_deploy.pipeline.lower import PRECISIONS
 
+    asked = [name for name, flag in zip(PRECISIONS, (fp32, fp16, int8), strict=True) if flag]
+    if len(asked) > 1:
+        raise UsageError(f"--{' and --'.join(asked)} exclude each other; build one engine for each")
     request = BuildRequest(
         source,
         backend,
+        asked[0] if asked else None,
         recipe,
         factory,
-        data,
+        CalibrationRequest(data, ranges, samples, method, percentile),
+        keep,
         common.batch_range(batch),
+        tuple(name.strip() for name in target.split(",")) if target else (),
         fold=not no_fold,
         command=common.command_line(),
     )
@@ -62,7 +92,10 @@ def command(
     from rir_deploy.report.console import size
 
     manifest = built.manifest
+    targets = f", for {', '.join(manifest.targets)}" if manifest.targets else ""
     common.say(
         f"wrote {output}: {manifest.backend} {manifest.backend_version}, {manifest.precision}, "
-        f"{size(manifest.size_bytes)}, batch {manifest.batch[0]} to {manifest.batch[2]} ({built.seconds:.1f} s)"
+        f"{size(manifest.size_bytes)}, batch {manifest.batch[0]} to {manifest.batch[2]}{targets} ({built.seconds:.1f} s)"
     )
+    for kept in built.lowered.kept:
+        common.say(f"stays in a wider type: {kept.node}: {kept.reason}")

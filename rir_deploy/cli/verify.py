@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 @click.option("--max-top1-drop", type=float, help="Largest loss of top-1, in points.")
 @click.option("--batch", type=click.IntRange(1, 4096), default=32, show_default=True, help="Images a batch.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads of the runtimes.")
+@click.option("--simulate", is_flag=True, help="Where an engine cannot run here, run its graph instead, and say so.")
 @common.json_option
 def command(
     reference: Path,
@@ -41,6 +42,7 @@ def command(
     max_top1_drop: float | None,
     batch: int,
     threads: int | None,
+    simulate: bool,
     as_json: bool,
 ) -> int:
     """Prove that CANDIDATE answers as REFERENCE does; exit with 3 where it does not.
@@ -63,6 +65,7 @@ def command(
         max_top1_drop,
         batch,
         threads,
+        simulate,
     )
     with common.progress(as_json) as progress:
         verified = verify_files(request, progress)
@@ -93,4 +96,5 @@ def print_verified(verified: Verified) -> None:
         f"({outputs.max_relative_error:.1e} of the largest output {outputs.max_abs_reference:.3g}), "
         f"mean error {outputs.mean_abs_error:.3g}, SQNR {outputs.sqnr_db:.1f} dB"
     )
-    common.say(f"parity {'passed' if verified.result.passed else 'FAILED'} (gate {verified.gate_name})")
+    label = " by simulation: the engine itself was not run" if verified.candidate["simulation"] else ""
+    common.say(f"parity {'passed' if verified.result.passed else 'FAILED'} (gate {verified.gate_name}){label}")

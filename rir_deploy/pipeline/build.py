@@ -19,24 +19,36 @@ from rir_deploy.engines.manifest import Manifest, record_file, write_manifest
 from rir_deploy.errors import BackendError, UsageError
 from rir_deploy.fold import fold
 from rir_deploy.onnx_file import load_onnx, read_provenance, save_onnx, write_provenance
+from rir_deploy.pipeline.calibrate import CalibrationRequest
 from rir_deploy.pipeline.export import ExportRequest, export_model
+from rir_deploy.pipeline.lower import FLAVOURS, Lowered, Precision, PrecisionRequest, lower_precision, write_ranges
 from rir_deploy.pipeline.progress import Progress, silent
 from rir_deploy.pipeline.sides import kind_of
 from rir_deploy.pipeline.sources import choose_recipe
+from rir_deploy.quantize import QuantizeOptions
+from rir_deploy.recipe import Recipe
 
+# The ranges an engine's graph was quantised or checked with, kept in its folder.
+RANGES_NAME = "ranges.json"
 # What --backend auto tries, in this order; the first that builds and runs here is taken.
 AUTO_ORDER = tuple(name for name in ("tensorrt", "openvino", "onnxruntime") if name in BACKENDS)
 
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What to build. ``command`` is recorded in the manifest: the line that builds the engine again."""
+    """What to build.
+
+    ``precision`` None takes an ONNX file as it is, and a checkpoint in FP32. ``command`` is recorded in the manifest:
+    the line that builds the engine again.
+    """
 
     source: Path
     backend: str = "auto"
+    precision: Precision | None = None
     recipe: str | None = None
     factory: str | None = None
-    data: str | None = None
+    calibration: CalibrationRequest = CalibrationRequest()
+    keep: tuple[str, ...] = ()
     batch: BatchRange = BatchRange()
     targets: tuple[str, ...] = ()
     fold: bool = True
@@ -49,6 +61,7 @@ class EngineBuilt:
 
     folder: Path
     manifest: Manifest
+    lowered: Lowered
     seconds: float
 
     def to_dict(self) -> dict[str, object]:
@@ -58,6 +71,8 @@ class EngineBuilt:
             "backend": manifest.backend,
             "backend_version": manifest.backend_version,
             "precision": manifest.precision,
+            "flavour": self.lowered.flavour,
+            "kept": [{"node": node.node, "reason": node.reason} for node in self.lowered.kept],
             "size_bytes": manifest.size_bytes,
             "targets": list(manifest.targets),
             "batch": dict(zip(("min", "opt", "max"), manifest.batch, strict=True)),
@@ -94,16 +109,41 @@ def build_engine(request: BuildRequest, output: Path, *, force: bool, progress: 
     started = time.perf_counter()
     check_output(output, force=force)
     backend = get_backend(choose_backend(request.backend))
-    model, parents = _graph(request, progress)
-    options = BuildOptions(request.batch, request.targets)
+    graph, parents = _graph(request, progress)
+    lowered = _lower(graph, request, backend.name, progress)
+    options = BuildOptions(request.batch, request.targets, _phases(backend.name, progress))
     with atomic_folder(output, force=force) as folder:
-        save_onnx(model, folder / GRAPH_NAME, force=False)
+        save_onnx(lowered.model, folder / GRAPH_NAME, force=False)
+        if lowered.table is not None:
+            write_ranges(lowered.table, folder / RANGES_NAME, force=False)
         progress(f"building for {backend.name}", 0, 1)
-        built = backend.build(model, folder, options)
+        built = backend.build(lowered.model, folder, options)
         progress(f"building for {backend.name}", 1, 1)
-        manifest = _manifest(request, model, built, parents, folder)
+        manifest = _manifest(request, lowered.model, built, parents, folder)
         write_manifest(folder, manifest)
-    return EngineBuilt(output, manifest, time.perf_counter() - started)
+    return EngineBuilt(output, manifest, lowered, time.perf_counter() - started)
+
+
+def _phases(name: str, progress: Progress) -> Progress:
+    """A builder's own steps, under its name."""
+    return lambda phase, done, total: progress(f"{name}: {phase}", done, total)
+
+
+def _lower(model: ir.Model, request: BuildRequest, backend: str, progress: Progress) -> Lowered:
+    """The graph in the precision asked for, quantised the way the backend computes in integers."""
+    provenance = read_provenance(model)
+    present = "fp32" if provenance is None else provenance.precision
+    if present != "fp32":
+        if request.precision not in (None, present):
+            raise UsageError(
+                f"'{request.source}' is {present} already and cannot become {request.precision}; "
+                "start from the FP32 model"
+            )
+        return Lowered(model, present)
+    recipe = None if provenance is None or provenance.recipe is None else Recipe.from_dict(provenance.recipe)
+    options = QuantizeOptions(FLAVOURS.get(backend, "tensorrt"), keep=request.keep)
+    wanted = PrecisionRequest(request.precision or "fp32", options, request.calibration)
+    return lower_precision(model, recipe, wanted, progress)
 
 
 def _graph(request: BuildRequest, progress: Progress) -> tuple[ir.Model, dict[str, str]]:
@@ -112,7 +152,7 @@ def _graph(request: BuildRequest, progress: Progress) -> tuple[ir.Model, dict[st
         raise UsageError(f"'{request.source}' is an engine already; name the checkpoint or ONNX file to build from")
     if kind_of(request.source) == "checkpoint":
         exported = export_model(
-            ExportRequest(request.source, request.recipe, request.factory, data=request.data, fold=request.fold),
+            ExportRequest(request.source, request.recipe, request.factory, fold=request.fold),
             progress,
         )
         return exported.model, exported.provenance.parents
@@ -121,7 +161,7 @@ def _graph(request: BuildRequest, progress: Progress) -> tuple[ir.Model, dict[st
     parents = {**before.parents, "onnx": sha256_file(request.source)}
     recipe = before.recipe if request.recipe is None else choose_recipe(request.recipe, before.recipe).to_dict()
     stages = before.stages
-    if request.fold:
+    if request.fold and before.precision == "fp32":
         result = fold(model)
         model, stages = result.model, (*stages, "fold") if result.modified else stages
     write_provenance(model, replace(before, stages=stages, parents=parents, recipe=recipe))

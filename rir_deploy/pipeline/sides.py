@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 from rir_deploy.artifacts import sha256_file
 from rir_deploy.data.preprocess import Preprocessing
 from rir_deploy.engines import get_backend
 from rir_deploy.engines.base import Session
-from rir_deploy.engines.manifest import MANIFEST_NAME, check_engine
+from rir_deploy.engines.manifest import MANIFEST_NAME, Manifest, check_engine
 from rir_deploy.errors import InputError, UsageError
-from rir_deploy.onnx_file import load_onnx, read_provenance
+from rir_deploy.onnx_file import load_onnx, read_provenance, save_onnx
+from rir_deploy.simulate import FP16_LABEL, simulate_fp16
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,6 +40,7 @@ class Side:
     recipe: dict[str, Any] | None
     runs_on: str
     make_runner: Callable[[Preprocessing], Runner]
+    simulation: str | None = None
     close: Callable[[], None] = field(default=lambda: None)
 
     def __enter__(self) -> Side:
@@ -46,7 +50,7 @@ class Side:
         self.close()
 
     def to_dict(self) -> dict[str, object]:
-        keys = ("path", "kind", "precision", "sha256", "runs_on")
+        keys = ("path", "kind", "precision", "sha256", "runs_on", "simulation")
         return {key: getattr(self, key) for key in keys}
 
 
@@ -70,8 +74,10 @@ def kind_of(path: Path) -> Kind:
     )
 
 
-def open_side(path: Path, *, model: str | None = None, threads: int | None = None) -> Side:
+def open_side(path: Path, *, model: str | None = None, threads: int | None = None, simulate: bool = False) -> Side:
     """Open a checkpoint (``model`` is "package.module:factory" for a foreign one), ONNX file or engine folder.
+
+    With ``simulate``, an engine that cannot run here is stood in for by the graph it was built from.
 
     Raises:
         UsageError, InputError, BackendError: as the loaders of each do.
@@ -81,7 +87,7 @@ def open_side(path: Path, *, model: str | None = None, threads: int | None = Non
         return _checkpoint_side(path, model)
     if kind == "onnx":
         return _onnx_side(path, threads)
-    return _engine_side(path if path.is_dir() else path.parent, threads)
+    return _engine_side(path if path.is_dir() else path.parent, threads, simulate)
 
 
 def _checkpoint_side(path: Path, model: str | None) -> Side:
@@ -112,13 +118,16 @@ def _onnx_side(path: Path, threads: int | None) -> Side:
         None if provenance is None else provenance.recipe,
         session.runs_on,
         lambda preprocessing: session_runner(session, preprocessing),
-        session.close,
+        close=session.close,
     )
 
 
-def _engine_side(folder: Path, threads: int | None) -> Side:
+def _engine_side(folder: Path, threads: int | None, simulate: bool) -> Side:
     manifest = check_engine(folder)
-    session = get_backend(manifest.backend).load(folder / manifest.engine.name, threads)
+    backend = get_backend(manifest.backend)
+    if simulate and not backend.availability().can_run:
+        return _simulated_side(folder, manifest, threads)
+    session = backend.load(folder / manifest.engine.name, threads)
     return Side(
         str(folder),
         "engine",
@@ -127,6 +136,29 @@ def _engine_side(folder: Path, threads: int | None) -> Side:
         manifest.recipe,
         session.runs_on,
         lambda preprocessing: session_runner(session, preprocessing),
+        close=session.close,
+    )
+
+
+def _simulated_side(folder: Path, manifest: Manifest, threads: int | None) -> Side:
+    """The graph that an engine was built from, in ONNX Runtime: rounding as the graph says, timing like nothing."""
+    graph = load_onnx(folder / manifest.graph.name)
+    rounded = any(value.dtype == ir.DataType.FLOAT16 for node in graph.graph for value in node.outputs)
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "simulation.onnx"
+        save_onnx(simulate_fp16(graph) if rounded else graph, path, force=False)
+        session = get_backend("onnxruntime").load(path, threads)
+    how = FP16_LABEL if rounded else f"the {manifest.precision} graph of the engine"
+    label = f"{how}, in {session.runs_on}"
+    return Side(
+        str(folder),
+        "engine",
+        manifest.precision,
+        manifest.engine.sha256,
+        manifest.recipe,
+        f"simulation: {label}",
+        lambda preprocessing: session_runner(session, preprocessing),
+        label,
         session.close,
     )
 

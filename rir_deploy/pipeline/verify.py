@@ -29,6 +29,7 @@ class VerifyRequest:
     max_top1_drop: float | None = None
     batch: int = 32
     threads: int | None = None
+    simulate: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Verified:
             "atol": None if tolerance is None else tolerance.atol,
             "rtol": None if tolerance is None else tolerance.rtol,
         }
+        outcome["simulation"] = self.candidate["simulation"] is not None
         return {**outcome, "data": self.data, "recipe": self.recipe, "gate": gate}
 
 
@@ -68,8 +70,8 @@ def verify_files(request: VerifyRequest, progress: Progress = silent) -> Verifie
             error here: it is the result.
     """
     with (
-        open_side(request.reference, model=request.factory, threads=request.threads) as reference,
-        open_side(request.candidate, model=request.factory, threads=request.threads) as candidate,
+        _open(request.reference, request) as reference,
+        _open(request.candidate, request) as candidate,
     ):
         recipe = choose_recipe(request.recipe, candidate.recipe, reference.recipe)
         dataset = open_dataset(request.data, recipe, "test")
@@ -77,6 +79,10 @@ def verify_files(request: VerifyRequest, progress: Progress = silent) -> Verifie
         gate = _gate(name, request)
         result = compare_sides(reference, candidate, dataset, gate, batch=request.batch, progress=progress)
         return Verified(result, reference.to_dict(), candidate.to_dict(), dataset.source.name, recipe.name, name, gate)
+
+
+def _open(path: Path, request: VerifyRequest) -> Side:
+    return open_side(path, model=request.factory, threads=request.threads, simulate=request.simulate)
 
 
 def compare_sides(
