@@ -20,6 +20,7 @@ COMMANDS: dict[str, str] = {
     "verify": "rir_deploy.cli.verify",
     "bench": "rir_deploy.cli.bench",
     "report": "rir_deploy.cli.report",
+    "run": "rir_deploy.cli.run",
     "inspect": "rir_deploy.cli.inspect",
     "doctor": "rir_deploy.cli.doctor",
     "train": "rir_deploy.cli.train",
@@ -45,7 +46,8 @@ def cli() -> None:
     """Bring a trained PyTorch ResNet in ResNet (RiR) to NVIDIA edge hardware.
 
     \b
-    checkpoint -export-> ONNX -fold-> ONNX -quantize-> Q/DQ ONNX -build-engine-> engine -verify-> parity -bench-> latency
+    checkpoint -export-> ONNX -fold-> ONNX -quantize-> Q/DQ ONNX -build-engine-> engine
+    engine -verify-> parity -bench-> latency -report-> HTML            (run: all of it)
 
     Every command takes --json: one object on stdout, everything else on stderr.
 

@@ -95,7 +95,8 @@ def command(
     targets = f", for {', '.join(manifest.targets)}" if manifest.targets else ""
     common.say(
         f"wrote {output}: {manifest.backend} {manifest.backend_version}, {manifest.precision}, "
-        f"{size(manifest.size_bytes)}, batch {manifest.batch[0]} to {manifest.batch[2]}{targets} ({built.seconds:.1f} s)"
+        f"{size(manifest.size_bytes)}, batch {manifest.batch[0]} to {manifest.batch[2]}{targets} "
+        f"({built.seconds:.1f} s)"
     )
     for kept in built.lowered.kept:
         common.say(f"stays in a wider type: {kept.node}: {kept.reason}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from pathlib import Path
 
 import click
@@ -18,36 +19,22 @@ from rir_deploy.errors import GateError
 )
 @common.json_option
 def command(output: Path | None, as_json: bool) -> int:
-    """Do the whole job on the handwritten digits that ship with scikit-learn: train, export, fold, build, verify."""
+    """Do the whole job on the handwritten digits that ship with scikit-learn.
+
+    Train a RiR, export, fold, cast to FP16, quantise to INT8, build an engine for every backend that is there, verify
+    each against the checkpoint, time them, and write one HTML report.
+    """
+    from rir_deploy.cli.run import print_run
     from rir_deploy.pipeline.demo import run_demo
 
+    started = time.perf_counter()
     folder = output or Path(tempfile.mkdtemp(prefix="rir-deploy-demo-"))
     with common.progress(as_json) as progress, training_bar(as_json) as on_step:
-        demo = run_demo(folder, on_step, progress)
-    passed = all(verified.result.passed for _, verified in demo.engines)
+        record = run_demo(folder, on_step, progress)
+    seconds = time.perf_counter() - started
     if as_json:
-        common.print_json(demo.to_dict())
-        return 0 if passed else GateError.exit_code
-    from rir_deploy.cli.fold import print_fold
-    from rir_deploy.report.console import percent, print_table, size
-
-    common.say(f"trained a RiR on digits: top-1 {demo.trained.top1:.2%} on {demo.trained.test_images} test images")
-    if demo.exported.folded is not None:
-        print_fold(demo.exported.folded)
-    rows = [
-        (
-            built.manifest.backend,
-            built.manifest.precision,
-            size(built.manifest.size_bytes),
-            percent(verified.result.accuracy.reference_top1),
-            percent(verified.result.accuracy.candidate_top1),
-            percent(verified.result.accuracy.agreement),
-            f"{verified.result.outputs.max_abs_error:.1e}",
-            "passed" if verified.result.passed else "FAILED",
-        )
-        for built, verified in demo.engines
-    ]
-    columns = ("backend", "precision", "size", "top-1 PyTorch", "top-1 engine", "agreement", "max error", "parity")
-    print_table("engines, verified against the checkpoint", columns, rows)
-    common.say(f"{demo.seconds:.0f} s; everything is in {demo.folder}")
-    return 0 if passed else GateError.exit_code
+        common.print_json({"folder": str(folder), "seconds": seconds, **record})
+    else:
+        print_run(record, folder)
+        common.say(f"{seconds:.0f} s; everything is in {folder}")
+    return 0 if record["passed"] else GateError.exit_code

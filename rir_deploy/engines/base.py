@@ -124,8 +124,11 @@ class Backend(Protocol):
         """Write the engine for ``model`` into ``folder`` and say what was built."""
         ...
 
-    def load(self, engine: Path, threads: int | None = None) -> Session:
-        """Open an engine file. The caller has checked its manifest."""
+    def load(self, engine: Path, threads: int | None = None, *, exclusive: bool = False) -> Session:
+        """Open an engine file. The caller has checked its manifest.
+
+        ``exclusive``: nothing else computes in this process, so idle threads may spin while they wait for work.
+        """
         ...
 
 

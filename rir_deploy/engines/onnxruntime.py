@@ -17,10 +17,13 @@ _DTYPES = {"float": "float32", "float16": "float16", "double": "float64", "uint8
 
 
 class OnnxRuntimeSession:
-    def __init__(self, engine: Path, threads: int | None = None) -> None:
+    def __init__(self, engine: Path, threads: int | None = None, exclusive: bool = False) -> None:
         ort = _runtime()
         options = ort.SessionOptions()
         options.log_severity_level = 3
+        if not exclusive:
+            # Threads that spin between calls take the cores from whatever else computes here: PyTorch, another engine.
+            options.add_session_config_entry("session.force_spinning_stop", "1")
         if threads is not None:
             options.intra_op_num_threads = threads
         try:
@@ -81,8 +84,8 @@ class OnnxRuntimeBackend:
             realized = {"runs_on": session.runs_on}
         return Built(path.name, self.name, str(runtime.__version__), realized=realized)
 
-    def load(self, engine: Path, threads: int | None = None) -> OnnxRuntimeSession:
-        return OnnxRuntimeSession(engine, threads)
+    def load(self, engine: Path, threads: int | None = None, *, exclusive: bool = False) -> OnnxRuntimeSession:
+        return OnnxRuntimeSession(engine, threads, exclusive)
 
 
 BACKEND = OnnxRuntimeBackend()

@@ -118,7 +118,7 @@ class OpenVinoBackend:
             realized = session.realized
         return Built(path.name, self.name, _version(ov), realized=realized, extra_files=("engine.bin",))
 
-    def load(self, engine: Path, threads: int | None = None) -> OpenVinoSession:
+    def load(self, engine: Path, threads: int | None = None, *, exclusive: bool = False) -> OpenVinoSession:
         return OpenVinoSession(engine, threads)
 
 

@@ -59,7 +59,7 @@ class TensorRtBackend:
         realized = self._inspect(path) if isinstance(gpu, Gpu) else {"inspected": False, "reason": "no GPU"}
         return Built(path.name, self.name, str(module.__version__), plan.targets, realized)
 
-    def load(self, engine: Path, threads: int | None = None) -> TensorRtSession:
+    def load(self, engine: Path, threads: int | None = None, *, exclusive: bool = False) -> TensorRtSession:
         """Open an engine on the first GPU. ``threads`` is a CPU's affair and ignored.
 
         Raises:

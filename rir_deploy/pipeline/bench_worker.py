@@ -74,7 +74,7 @@ def open_contender(job: Job) -> Iterator[Opened]:
         yield _open_checkpoint(job, image)
         return
     backend, file = _session_file(Path(job["path"]), job["kind"])
-    with get_backend(backend).load(file, job["threads"]) as session:
+    with get_backend(backend).load(file, job["threads"], exclusive=True) as session:
         spec = session.input
         batch = random_batch(spec, job["batch"], image)
         yield Opened(lambda: session.run(batch), session.runs_on, _spec_of(spec.name, batch))

@@ -6,6 +6,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -52,6 +53,8 @@ class Exported:
     provenance: Provenance
     recipe: Recipe
     layout: str
+    parameters: int
+    accuracy: dict[str, Any] | None
     work: Work
     folded: FoldResult | None
     check: VerifyResult | None
@@ -61,6 +64,8 @@ class Exported:
     def to_dict(self) -> dict[str, object]:
         return {
             "layout": self.layout,
+            "parameters": self.parameters,
+            "accuracy": self.accuracy,
             "recipe": self.recipe.name,
             "opset": self.model.graph.opset_imports.get("", 0),
             "work": self.work.to_dict(),
@@ -115,7 +120,19 @@ def export_model(request: ExportRequest, progress: Progress = silent) -> Exporte
     progress("checking", 4, 4)
     work = folded.after if folded is not None else measure_work(model)
     seconds = time.perf_counter() - started
-    return Exported(model, provenance, recipe, loaded.layout, work, folded, check, checked_on, seconds)
+    return Exported(
+        model,
+        provenance,
+        recipe,
+        loaded.layout,
+        sum(parameter.numel() for parameter in loaded.module.parameters()),
+        loaded.accuracy,
+        work,
+        folded,
+        check,
+        checked_on,
+        seconds,
+    )
 
 
 def _provenance(request: ExportRequest, recipe: Recipe, stages: list[str]) -> Provenance:

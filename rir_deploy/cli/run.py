@@ -1,0 +1,90 @@
+"""rir-deploy run"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rir_deploy.cli import common
+from rir_deploy.cli.train import training_bar
+from rir_deploy.errors import GateError
+
+
+@click.command("run", short_help="Do all of it, by a plan, into one folder.")
+@click.argument("plan", metavar="DEPLOY.toml", type=click.Path(path_type=Path))
+@common.output_option("Folder of the run. A run that was interrupted continues in it.")
+@common.json_option
+def command(plan: Path, output: Path, as_json: bool) -> int:
+    """Export, fold, cast, quantise, build, verify, time and report, as DEPLOY.toml says.
+
+    Every step is recorded with the hashes of what went in and what came out: the same command continues a run that was
+    killed, and does again only what has changed. Exits with 3 where an engine failed its parity gate.
+    """
+    from rir_deploy.pipeline.plan import read_plan
+    from rir_deploy.pipeline.run import run_plan
+
+    chosen = read_plan(plan)
+    with common.progress(as_json) as progress, training_bar(as_json) as on_step:
+        record = run_plan(chosen, output, on_step=on_step, progress=progress)
+    if as_json:
+        common.print_json(record)
+    else:
+        print_run(record, output)
+    return 0 if record["passed"] else GateError.exit_code
+
+
+def print_run(record: dict[str, Any], folder: Path) -> None:
+    """The run as tables: the fold, the engines, the timing."""
+    from rir_deploy.report.console import percent, print_table, size
+
+    model, folded = record["model"], record["export"]["fold"]
+    if model["recorded_top1"] is not None:
+        common.say(f"{model['checkpoint']}: {model['parameters']:,} parameters, top-1 {model['recorded_top1']:.2%}")
+    if folded is not None:
+        keys = ("convs", "nodes", "macs", "params")
+        print_table(
+            "fold",
+            ("", "before", "after"),
+            [(key, *(f"{folded[key][x]:,}" for x in ("before", "after"))) for key in keys],
+        )
+    rows = []
+    for engine in record["engines"]:
+        check = engine["verify"]
+        parity = "passed" if check["passed"] else "FAILED"
+        rows.append(
+            (
+                engine["backend"],
+                engine["precision"],
+                size(engine["size_bytes"]),
+                percent(check["reference"]["top1"]),
+                percent(check["candidate"]["top1"]),
+                percent(check["agreement"]),
+                f"{check['max_abs_error']:.1e}",
+                f"{parity} (simulation)" if check["simulation"] else parity,
+                "built, not run: no GPU" if engine["status"] == "built, not run" else "ran",
+            )
+        )
+    columns = ("backend", "precision", "size", "top-1 PyTorch", "top-1", "agreement", "max error", "parity", "engine")
+    print_table(f"engines against the checkpoint, on {record['data']}", columns, rows)
+    if record["bench"] is not None:
+        print_latency(record["bench"])
+    common.say(f"report: {folder / 'report.html'}")
+
+
+def print_latency(bench: dict[str, Any]) -> None:
+    from rir_deploy.report.console import print_table
+
+    rows = []
+    for row in bench["results"]:
+        latency = row["latency_ms"]
+        if latency is None:
+            continue
+        figures = [f"{latency[key]:.3f}" for key in ("median", "p90", "p95", "p99")]
+        rows.append(
+            (Path(row["engine"]).name, row["precision"], row["batch"], *figures, f"{row['throughput_per_s']:.0f}")
+        )
+    machine = bench["machine"]
+    title = f"latency in ms on {machine['cpu']}, {bench['settings']['threads']} threads"
+    print_table(title, ("engine", "precision", "batch", "median", "p90", "p95", "p99", "images/s"), rows)

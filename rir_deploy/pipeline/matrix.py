@@ -1,0 +1,59 @@
+"""Which graphs and engines a run makes: precisions crossed with the backends that are there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rir_deploy.engines import BACKENDS, get_backend
+from rir_deploy.errors import BackendError
+from rir_deploy.pipeline.lower import FLAVOURS
+from rir_deploy.pipeline.plan import Plan
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """One engine of a run: the graph it is built from decides its precision."""
+
+    backend: str
+    graph: str
+    precision: str
+    flavour: str | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.backend}-{self.precision}"
+
+
+def usable_backends(plan: Plan) -> tuple[str, ...]:
+    """The backends to build for: those of the plan, or all that can build here.
+
+    Raises:
+        BackendError: one named in the plan cannot build here, or none can.
+    """
+    found = {name: get_backend(name).availability() for name in plan.backends or BACKENDS}
+    missing = [one for one in found.values() if not one.can_build]
+    if plan.backends is not None and missing:
+        raise BackendError(f"the backend '{missing[0].backend}' is not there: {missing[0].reason}")
+    usable = tuple(name for name, one in found.items() if one.can_build)
+    if not usable:
+        raise BackendError("no backend is installed; run doctor to see what is missing")
+    return usable
+
+
+def graphs_of(plan: Plan, backends: tuple[str, ...]) -> Iterator[tuple[str, str, str | None]]:
+    """(name, precision, flavour) of every graph; INT8 once for each flavour that a backend needs."""
+    for precision in plan.precisions:
+        if precision != "int8":
+            yield precision, precision, None
+            continue
+        for flavour in dict.fromkeys(FLAVOURS[backend] for backend in backends):
+            yield f"int8-{flavour}", "int8", flavour
+
+
+def engines_of(plan: Plan, backends: tuple[str, ...]) -> Iterator[EngineSpec]:
+    """Every precision on every backend."""
+    for backend in backends:
+        for precision in plan.precisions:
+            flavour = FLAVOURS[backend] if precision == "int8" else None
+            yield EngineSpec(backend, f"int8-{flavour}" if flavour else precision, precision, flavour)

@@ -1,0 +1,128 @@
+"""What a run is to do: a TOML file, read and checked before anything starts."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rir_deploy.data.tables import as_integer, as_list, as_number, as_text, check_table
+from rir_deploy.engines import BACKENDS
+from rir_deploy.engines.base import BatchRange
+from rir_deploy.errors import InputError, UsageError, unknown_name
+from rir_deploy.pipeline.lower import PRECISIONS, Precision
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_KEYS = ("checkpoint", "model", "precisions", "backends", "targets", "batch", "data", "bench")
+_DATA_KEYS = ("train", "calibration", "test")
+_BENCH_KEYS = ("batches", "duration_s", "rounds", "threads")
+
+
+@dataclass(frozen=True)
+class BenchPlan:
+    """``duration_s`` 0 leaves the timing out."""
+
+    batches: tuple[int, ...] = (1,)
+    duration_s: float = 3.0
+    rounds: int = 3
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run.
+
+    Attributes:
+        recipe: name or file of the recipe.
+        checkpoint: what to deploy; None trains one by the recipe first.
+        factory: "package.module:factory" for a checkpoint of a foreign network.
+        data: sources by part ("train", "calibration", "test"); what is left out is the recipe's own.
+        backends: engines are built for those that are installed; one named here and not installed is refused.
+    """
+
+    recipe: str
+    checkpoint: Path | None = None
+    factory: str | None = None
+    data: dict[str, str] = field(default_factory=dict)
+    precisions: tuple[Precision, ...] = PRECISIONS
+    backends: tuple[str, ...] | None = None
+    targets: tuple[str, ...] = ()
+    batch: BatchRange = BatchRange()
+    bench: BenchPlan = BenchPlan()
+
+
+def read_plan(path: Path) -> Plan:
+    """Read a plan; paths in it are relative to it.
+
+    Raises:
+        UsageError: there is no such file, or a name in it is unknown.
+        InputError: it is malformed, naming the key.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no file '{path}'; name the plan of a run (deploy.toml)") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"'{path}' is not readable TOML: {error}; correct it") from error
+    try:
+        return _plan(data, path.absolute().parent)
+    except InputError as error:
+        raise InputError(f"'{path}': {error}") from error
+
+
+def _plan(data: dict[str, Any], folder: Path) -> Plan:
+    check_table(data, "the plan", ("recipe",), _KEYS)
+    plan = Plan(recipe=_local(as_text(data["recipe"], "recipe"), folder))
+    if "checkpoint" in data:
+        plan = replace(plan, checkpoint=folder / as_text(data["checkpoint"], "checkpoint"))
+    if "model" in data:
+        plan = replace(plan, factory=as_text(data["model"], "model"))
+    if "precisions" in data:
+        plan = replace(plan, precisions=_names(data, "precisions", PRECISIONS))  # type: ignore[arg-type]
+    if "backends" in data:
+        plan = replace(plan, backends=_names(data, "backends", tuple(BACKENDS)))
+    if "targets" in data:
+        plan = replace(plan, targets=tuple(as_text(x, "targets") for x in as_list(data["targets"], "targets")))
+    if "batch" in data:
+        sizes = [as_integer(x, "batch") for x in as_list(data["batch"], "batch")]
+        if len(sizes) != 3:
+            raise InputError("batch must be [min, opt, max]")
+        plan = replace(plan, batch=BatchRange(*sizes))
+    if "data" in data:
+        table = check_table(data["data"], "data", (), _DATA_KEYS)
+        plan = replace(plan, data={key: _local(as_text(value, key), folder) for key, value in table.items()})
+    return (
+        replace(plan, bench=_bench(check_table(data["bench"], "bench", (), _BENCH_KEYS))) if "bench" in data else plan
+    )
+
+
+def _bench(table: dict[str, Any]) -> BenchPlan:
+    default = BenchPlan()
+    batches = [as_integer(x, "batches") for x in as_list(table.get("batches", list(default.batches)), "batches")]
+    threads = table.get("threads")
+    return BenchPlan(
+        tuple(batches),
+        as_number(table.get("duration_s", default.duration_s), "duration_s"),
+        as_integer(table.get("rounds", default.rounds), "rounds"),
+        None if threads is None else as_integer(threads, "threads"),
+    )
+
+
+def _names(data: dict[str, Any], key: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    names = tuple(as_text(name, key) for name in as_list(data[key], key))
+    for name in names:
+        if name not in known:
+            raise unknown_name(key.removesuffix("s"), name, known)
+    if not names:
+        raise InputError(f"{key} is empty; name at least one of {', '.join(known)}")
+    return tuple(dict.fromkeys(names))
+
+
+def _local(text: str, folder: Path) -> str:
+    """A path relative to the plan where it is one; a name ("cifar10", "digits:test") otherwise."""
+    return str(folder / text) if (folder / text.partition(":")[0]).exists() or "/" in text else text

@@ -1,0 +1,123 @@
+"""A run folder that knows what is done: every step is recorded with what went in and what came out.
+
+A step is done when its record names the same inputs and its files still have the recorded hashes; then it is not run
+again. Records are written after the files, one atomic rename each, so a run that is killed continues where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rir_deploy.artifacts import atomic_file, sha256_file, sha256_json
+from rir_deploy.errors import InputError
+
+RECORD_NAME = "steps.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """``key`` is the sha256 of what the step depends on; ``files`` maps a path in the folder to its sha256."""
+
+    key: str
+    files: dict[str, str]
+    parents: tuple[str, ...]
+    result: dict[str, Any]
+
+
+class RunFolder:
+    """The steps of one run, by name, in the order they were done."""
+
+    def __init__(self, path: Path) -> None:
+        """Open a run's folder; what a killed run left half-written in it is removed."""
+        self.path = path
+        for leftover in path.rglob(".*.part"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        self.steps: dict[str, StepRecord] = _read(path / RECORD_NAME)
+
+    def step(
+        self,
+        name: str,
+        inputs: Mapping[str, Any],
+        outputs: Sequence[str],
+        make: Callable[[], dict[str, Any]],
+        parents: Sequence[str] = (),
+    ) -> dict[str, Any]:
+        """Do a step unless it is done, and return its result (plain data).
+
+        Args:
+            inputs: all that the result depends on, as plain data; files by their hashes.
+            outputs: files and folders that ``make`` writes, relative to the run folder.
+            parents: hashes of the files that the outputs are made from.
+        """
+        key = sha256_json({"name": name, "inputs": dict(inputs)})
+        known = self.steps.get(name)
+        if known is not None and known.key == key and self._intact(known):
+            return known.result
+        result = json.loads(json.dumps(make()))
+        files = {path: sha256_file(self.path / path) for output in outputs for path in self._files(output)}
+        self.steps[name] = StepRecord(key, files, tuple(parents), result)
+        self._write()
+        return dict(result)
+
+    def sha256(self, step: str, file: str) -> str:
+        return self.steps[step].files[file]
+
+    def files(self) -> list[dict[str, Any]]:
+        """Every file of the run with its hash, size in bytes and the hashes it was made from."""
+        return [
+            {
+                "path": path,
+                "sha256": sha,
+                "size_bytes": (self.path / path).stat().st_size,
+                "parents": list(record.parents),
+            }
+            for record in self.steps.values()
+            for path, sha in record.files.items()
+        ]
+
+    def _files(self, output: str) -> list[str]:
+        path = self.path / output
+        if not path.is_dir():
+            return [output]
+        return sorted(str(file.relative_to(self.path)) for file in path.rglob("*") if file.is_file())
+
+    def _intact(self, record: StepRecord) -> bool:
+        paths = {self.path / path: sha for path, sha in record.files.items()}
+        return all(path.is_file() and sha256_file(path) == sha for path, sha in paths.items())
+
+    def _write(self) -> None:
+        data = {
+            "format": FORMAT,
+            "steps": {
+                name: {"key": s.key, "files": s.files, "parents": list(s.parents), "result": s.result}
+                for name, s in self.steps.items()
+            },
+        }
+        with atomic_file(self.path / RECORD_NAME, force=True) as temporary:
+            temporary.write_text(json.dumps(data, indent=1), encoding="utf-8")
+
+
+def _read(path: Path) -> dict[str, StepRecord]:
+    if not path.exists():
+        return {}
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data["format"] != FORMAT:
+            raise ValueError(f"format {data['format']!r}")
+        return {
+            str(name): StepRecord(
+                str(step["key"]),
+                {str(file): str(sha) for file, sha in step["files"].items()},
+                tuple(str(sha) for sha in step["parents"]),
+                dict(step["result"]),
+            )
+            for name, step in data["steps"].items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"'{path}' is damaged ({error!r}); remove it to start the run anew") from error
