@@ -1,4 +1,4 @@
-"""The device to train on, what it can do, and random numbers that are the training's own."""
+"""The device to train on, what it can do, and what a training has to itself: random numbers, threads."""
 
 from __future__ import annotations
 
@@ -45,3 +45,14 @@ def own_random_numbers(device: torch.device, seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices), exact:
         torch.manual_seed(seed)
         yield
+
+
+@contextmanager
+def own_threads(count: int) -> Iterator[None]:
+    """``count`` CPU threads inside (0: as many as before), the caller's number outside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

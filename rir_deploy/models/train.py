@@ -1,6 +1,6 @@
 """Train a network of the family; killed at any moment, it continues to the same bytes.
 
-The same seed gives the same weights on the same machine with the same number of threads.
+The same options give the same weights on the same machine; `TrainOptions.threads` says of how many threads.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rir_deploy.artifacts import check_output
 from rir_deploy.errors import UsageError
 from rir_deploy.models.checkpoint import CheckpointRecord, save_checkpoint
 from rir_deploy.models.config import RiRConfig
-from rir_deploy.models.devices import choose_device, has_bf16, own_random_numbers
+from rir_deploy.models.devices import choose_device, has_bf16, own_random_numbers, own_threads
 from rir_deploy.models.rir import RiR
 from rir_deploy.models.schedule import learning_rate_at
 from rir_deploy.models.train_data import (
@@ -88,7 +88,7 @@ def train(
     check_output(folder / MODEL_FILE, force=(folder / STATE_FILE).exists())
     device = choose_device(options.device)
     identity = {"config": config.to_dict(), "options": options.to_dict(), "data": fingerprint(data)}
-    with own_random_numbers(device, options.seed):
+    with own_random_numbers(device, options.seed), own_threads(options.threads):
         run = _Run(config, options, device)
         history = restore_state(folder / STATE_FILE, run.model, run.optimizer, identity)
         resumed = len(history)

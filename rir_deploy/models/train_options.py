@@ -32,6 +32,8 @@ class TrainOptions:
         precision: of the forward and backward pass; weights and updates are float32. "auto" takes bf16
             autocast where the hardware multiplies it.
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
+        threads: of the CPU; 0 leaves PyTorch's own choice. 1 suits tiny networks, whose operations are too short
+            to share: on a busy machine it is faster, and the result does not depend on the number of cores.
 
     Raises:
         InputError: a value is out of range.
@@ -52,6 +54,7 @@ class TrainOptions:
     label_smoothing: float = 0.0
     precision: Precision = "auto"
     device: str = "auto"
+    threads: int = 0
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -59,6 +62,7 @@ class TrainOptions:
             ("batch_size", 1, 65_536),
             ("crop_padding", 0, 1024),
             ("seed", 0, 2**63 - 1),
+            ("threads", 0, 1024),
         ):
             check_integer(name, getattr(self, name), low, high)
         for name, least, most in (

@@ -184,6 +184,13 @@ def test_training_without_momentum_resumes(tmp_path: Path) -> None:
     assert train(CONFIG, noise(), options, folder=tmp_path).resumed_epochs == 1
 
 
+def test_threads_are_set_inside_and_given_back(tmp_path: Path) -> None:
+    before, inside = torch.get_num_threads(), set()
+    options = dataclasses.replace(OPTIONS, epochs=1, threads=before + 1)
+    train(CONFIG, noise(), options, folder=tmp_path, on_step=lambda _: inside.add(torch.get_num_threads()))
+    assert (inside, torch.get_num_threads()) == ({before + 1}, before)
+
+
 @pytest.mark.parametrize("precision", ["auto", "fp32", "bf16"])
 def test_precision(precision: str, tmp_path: Path) -> None:
     options = dataclasses.replace(OPTIONS, precision=precision, epochs=1, label_smoothing=0.1)
@@ -225,7 +232,14 @@ def test_digits_are_learnt(tmp_path: Path) -> None:
 
     data = TrainData("digits", images[~test], digits.target[~test], images[test], digits.target[test], normalize)
     options = TrainOptions(
-        epochs=12, batch_size=64, learning_rate=0.2, weight_decay=5e-4, schedule="onecycle", crop_padding=1, flip=False
+        epochs=12,
+        threads=1,
+        batch_size=64,
+        learning_rate=0.2,
+        weight_decay=5e-4,
+        schedule="onecycle",
+        crop_padding=1,
+        flip=False,
     )
     result = train(preset("rir-digits", in_channels=1, image_size=(8, 8)), data, options, folder=tmp_path)
     assert result.test_images == 450

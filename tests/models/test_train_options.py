@@ -48,6 +48,7 @@ def test_json_and_back() -> None:
         ({"precision": "fp16"}, "auto, fp32, bf16"),
         ({"device": "gpu"}, "cuda:N"),
         ({"device": 0}, "cuda:N"),
+        ({"threads": -1}, "threads"),
     ],
 )
 def test_bad_options(data: object, words: str) -> None:
