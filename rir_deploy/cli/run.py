@@ -63,7 +63,7 @@ def print_run(record: dict[str, Any], folder: Path) -> None:
                 percent(check["agreement"]),
                 f"{check['max_abs_error']:.1e}",
                 f"{parity} (simulation)" if check["simulation"] else parity,
-                "built, not run: no GPU" if engine["status"] == "built, not run" else "ran",
+                _how(engine),
             )
         )
     columns = ("backend", "precision", "size", "top-1 PyTorch", "top-1", "agreement", "max error", "parity", "engine")
@@ -71,6 +71,12 @@ def print_run(record: dict[str, Any], folder: Path) -> None:
     if record["bench"] is not None:
         print_latency(record["bench"])
     common.say(f"report: {folder / 'report.html'}")
+
+
+def _how(engine: dict[str, Any]) -> str:
+    if engine["status"] == "built, not run":
+        return "built, not run: no GPU"
+    return "ran, computing in FP32" if engine["precision"] == "fp16" and engine["reason"] else "ran"
 
 
 def print_latency(bench: dict[str, Any]) -> None:

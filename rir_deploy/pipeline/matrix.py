@@ -11,6 +11,9 @@ from rir_deploy.pipeline.lower import FLAVOURS
 from rir_deploy.pipeline.plan import Plan
 
 
+CPU_BACKENDS = frozenset({"onnxruntime", "openvino"})
+
+
 @dataclass(frozen=True)
 class EngineSpec:
     """One engine of a run: the graph it is built from decides its precision."""

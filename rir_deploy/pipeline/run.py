@@ -13,13 +13,14 @@ from rir_deploy.artifacts import atomic_file, sha256_file
 from rir_deploy.bench.machine import read_machine
 from rir_deploy.bench.options import BenchOptions
 from rir_deploy.engines import get_backend
+from rir_deploy.engines.base import Availability
 from rir_deploy.onnx_file import load_onnx, save_onnx
 from rir_deploy.pipeline.bench import BenchRequest, bench_files
 from rir_deploy.pipeline.build import BuildRequest, build_engine
 from rir_deploy.pipeline.calibrate import CalibrationRequest, calibrate
 from rir_deploy.pipeline.export import ExportRequest, export_file
 from rir_deploy.pipeline.lower import PrecisionRequest, lower_precision, write_ranges
-from rir_deploy.pipeline.matrix import EngineSpec, engines_of, graphs_of, usable_backends
+from rir_deploy.pipeline.matrix import CPU_BACKENDS, EngineSpec, engines_of, graphs_of, usable_backends
 from rir_deploy.pipeline.plan import Plan
 from rir_deploy.pipeline.progress import Progress, silent
 from rir_deploy.pipeline.sources import open_dataset
@@ -181,7 +182,7 @@ class Run:
             "name": spec.name,
             "flavour": spec.flavour,
             "status": status,
-            "reason": "" if found.can_run else f"no GPU ({found.reason})",
+            "reason": _reason(spec, found),
             "verify": verified,
         }
 
@@ -228,7 +229,13 @@ class Run:
             "engines": [sorted(self.folder.steps[f"engine {engine['name']}"].files.items()) for engine in engines],
         }
         request = BenchRequest(tuple(paths), options, self.plan.recipe, self.plan.factory)
-        return self.folder.step("bench", inputs, [], lambda: bench_files(request, self.progress).to_dict())
+        return self.folder.step("bench", inputs, [], lambda: self._bench(request))
+
+    def _bench(self, request: BenchRequest) -> dict[str, Any]:
+        """The timing, with paths as they are inside the run folder."""
+        text = json.dumps(bench_files(request, self.progress).to_dict())
+        folder = json.dumps(f"{self.folder.path}/")[1:-1]
+        return dict(json.loads(text.replace(folder, "")))
 
     def model(self, checkpoint: Path, export: dict[str, Any]) -> dict[str, Any]:
         accuracy = export.get("accuracy") or {}
@@ -246,6 +253,15 @@ class Run:
 
     def _dataset(self, key: str, part: str) -> Any:
         return open_dataset(self._spec(key, part), self.recipe, part)
+
+
+def _reason(spec: EngineSpec, found: Availability) -> str:
+    """What a reader has to know of an engine's row."""
+    if not found.can_run:
+        return f"no GPU ({found.reason})"
+    if spec.precision == "fp16" and spec.backend in CPU_BACKENDS:
+        return "the CPU stores FP16 and computes in FP32: no proof of FP16 arithmetic"
+    return ""
 
 
 def run_plan(
