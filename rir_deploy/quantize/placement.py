@@ -17,6 +17,9 @@ CPU (ONNX Runtime's QLinear operators, OpenVINO): a convolution is an integer on
    computes its last layer in float rather than rounding the logits to 256 steps. With an average between the two it
    is an integer one, since the average undoes the rounding.
 
+CPUs are given this flavour only: OpenVINO computes the other one on integers too, but 2026.4 gets a traced RiR wrong by
+it (5 dB; right with this one).
+
 Averages stay in float, both in and out: rounding means to 8 bits costs more than the few additions.
 """
 
