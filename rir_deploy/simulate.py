@@ -7,10 +7,12 @@ store FP16: what leaves FP16's range becomes infinite. ONNX Runtime 1.32 keeps t
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from rir_deploy.errors import InputError
-from rir_deploy.precision import prepare
 
 SIMULATION_KEY = "rir_deploy.simulation"
 FP16_LABEL = "FP16 by rounding every tensor to float16 between operators in FP32"
@@ -20,6 +22,13 @@ _FLOAT, _HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 _EXACT = frozenset(
     {"Relu", "MaxPool", "GlobalMaxPool", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice"}
     | {"Clip", "Split", "Concat", "Identity", "Pad", "Gather", "Expand", "Tile", "DepthToSpace", "SpaceToDepth"}
+)
+
+# Constants become weights, so that what is FP16 is a weight or comes out of a node; types become known.
+PREPARE: tuple[Callable[[], ir.passes.PassBase], ...] = (
+    common.InlinePass,
+    lambda: common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+    common.ShapeInferencePass,
 )
 
 
@@ -35,7 +44,9 @@ def simulate_fp16(model: ir.Model) -> ir.Model:
     Raises:
         InputError: nothing in the model is FP16, or an input or output is.
     """
-    simulated = prepare(model)
+    simulated = model.clone()
+    for make in PREPARE:
+        simulated = make()(simulated).model
     graph = simulated.graph
     border = next((value for value in (*graph.inputs, *graph.outputs) if value.dtype == _HALF), None)
     if border is not None:
