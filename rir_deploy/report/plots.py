@@ -1,0 +1,111 @@
+"""Plots on the model and the engines: what the fold did, sizes, accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rir_deploy.report import text
+from rir_deploy.report.rows import Row, bar, dot, row_axes, span, tracks
+from rir_deploy.report.schema import Fold, Run
+from rir_deploy.report.schema_engine import Engine, Verify
+from rir_deploy.report.svg import drawing, to_svg
+
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+@dataclass(frozen=True)
+class Key:
+    """A line of a legend: a mark in the colour of a role, and what it stands for."""
+
+    role: str
+    mark: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A drawn plot with its caption; ``svg`` is safe to put into a page as it is."""
+
+    caption: str
+    svg: str
+    legend: tuple[Key, ...] = ()
+
+
+def precision_keys(precisions: Sequence[str], mark: str) -> tuple[Key, ...]:
+    """A legend of the precisions that occur; those of no known kind share one colour."""
+    known = [Key(name, mark, name) for name in PRECISIONS if name in precisions]
+    others = sorted(set(precisions) - set(PRECISIONS))
+    return (*known, *([Key("other", mark, ", ".join(others))] if others else []))
+
+
+def fold_plot(fold: Fold) -> Plot | None:
+    """Nodes by operator, before the fold and after it, the most frequent first."""
+    ops = fold.ops
+    names = sorted({*ops.before, *ops.after}, key=lambda op: (-ops.before.get(op, 0), -ops.after.get(op, 0), op))
+    if not names:
+        return None
+    pairs = [(ops.before.get(name, 0), ops.after.get(name, 0)) for name in names]
+    rows = [Row(name, f"{old:,} → {new:,}") for name, (old, new) in zip(names, pairs, strict=True)]
+    with drawing("fold"):
+        figure, axes = row_axes(rows, axis=False)
+        axes.set_xlim(0, max(1, *(value for pair in pairs for value in pair)))
+        for index, (old, new) in enumerate(pairs):
+            bar(axes, index, old, "before", at=0.63, height=0.19)
+            bar(axes, index, new, "after", at=0.83, height=0.19)
+        svg = to_svg(figure, "Nodes by operator before and after the fold: " + _read_out(rows))
+    return Plot("Nodes by operator", svg, (Key("before", "■", "before the fold"), Key("after", "■", "after it")))
+
+
+def size_plot(run: Run) -> Plot | None:
+    """Graphs and engines by size on one scale."""
+    sizes = [(f"{graph.name} (graph)", graph.precision, graph.size_bytes) for graph in run.graphs]
+    sizes += [(one.name, one.precision, one.size_bytes) for one in run.engines if one.size_bytes is not None]
+    if not sizes:
+        return None
+    rows = [Row(name, text.size(size)) for name, _, size in sizes]
+    with drawing("sizes"):
+        figure, axes = row_axes(rows, axis=False)
+        axes.set_xlim(0, max(1, *(size for _, _, size in sizes)))
+        for index, (_, precision, size) in enumerate(sizes):
+            bar(axes, index, size, precision)
+        svg = to_svg(figure, "Sizes of graphs and engines: " + _read_out(rows))
+    return Plot("Size of graphs and engines", svg, precision_keys([precision for _, precision, _ in sizes], "■"))
+
+
+def accuracy_plot(engines: Sequence[Engine]) -> Plot | None:
+    """Top-1 of each engine beside that of its reference; None where no images were labelled."""
+    shown = [(engine, engine.verify) for engine in engines if engine.verify is not None]
+    pairs = [
+        (engine, verify, 100 * verify.reference.top1, 100 * verify.candidate.top1)
+        for engine, verify in shown
+        if verify.reference.top1 is not None and verify.candidate.top1 is not None
+    ]
+    if not pairs:
+        return None
+    rows = [_accuracy_row(engine, verify) for engine, verify, _, _ in pairs]
+    values = [value for _, _, *both in pairs for value in both]
+    margin = max(0.15 * (max(values) - min(values)), 0.2)
+    with drawing("accuracy"):
+        figure, axes = row_axes(rows, axis=True)
+        axes.set_xlim(min(values) - margin, min(max(values) + margin, 100))
+        tracks(axes, len(rows))
+        for index, (engine, _, reference, candidate) in enumerate(pairs):
+            span(axes, index, reference, candidate, engine.precision)
+            dot(axes, index, reference, "ink", hollow=True)
+            dot(axes, index, candidate, engine.precision)
+        axes.locator_params(axis="x", nbins=5)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g} %")
+        svg = to_svg(figure, "Top-1 of the reference and of each engine: " + _read_out(rows))
+    legend = (Key("ink", "○", "reference"), *precision_keys([engine.precision for engine, *_ in pairs], "●"))
+    return Plot("Top-1 accuracy (the axis does not begin at zero)", svg, legend)
+
+
+def _accuracy_row(engine: Engine, verify: Verify) -> Row:
+    label = " (simulation)" if verify.simulation else ""
+    reference, candidate = (text.percent(side.top1) for side in (verify.reference, verify.candidate))
+    return Row(f"{engine.name}{label}", f"{reference.removesuffix(' %')} → {candidate}")
+
+
+def _read_out(rows: Sequence[Row]) -> str:
+    return "; ".join(f"{row.name} {row.value}" for row in rows)

@@ -1,0 +1,137 @@
+"""The parts of a run's record about engines: what was built, its parity proof, its latency. See `schema`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from rir_deploy.report.reader import Amount, Count, Share, Size
+
+
+@dataclass(frozen=True)
+class Machine:
+    """``features`` are CPU features that decide how fast INT8 runs; ``driver`` is NVIDIA's, None without one."""
+
+    system: str
+    python: str
+    cpu: str
+    cores: Count
+    memory_gb: Amount | None
+    features: tuple[str, ...]
+    gpus: tuple[str, ...]
+    driver: str | None
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A node that was left as it is, and why."""
+
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """One side of a parity proof; the accuracies are None where the images have no labels."""
+
+    top1: Share | None
+    top5: Share | None
+    runs_on: str
+
+
+@dataclass(frozen=True)
+class GateBounds:
+    """The bounds of a parity gate; ``atol`` and ``rtol`` are None where outputs are not compared one by one."""
+
+    precision: str
+    min_agreement: Share
+    max_top1_drop: Amount
+    atol: Amount | None
+    rtol: Amount | None
+
+
+@dataclass(frozen=True)
+class Verify:
+    """A parity proof.
+
+    ``simulation``: the engine's graph ran in its place. ``sqnr_db`` is None where the outputs are equal, the errors
+    where they are not finite.
+    """
+
+    passed: bool
+    failures: tuple[str, ...]
+    simulation: bool
+    images: Count
+    reference: Score
+    candidate: Score
+    agreement: Share
+    top1_drop: float | None
+    max_abs_error: Amount | None
+    mean_abs_error: Amount | None
+    sqnr_db: float | None
+    gate: GateBounds
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine. ``status`` is "verified", "failed" or "built, not run", and ``reason`` says why it is not the first.
+
+    ``size_bytes`` and ``seconds`` are None where the build failed; ``realized`` is what the runtime made of it.
+    """
+
+    name: str
+    backend: str
+    backend_version: str
+    precision: str
+    flavour: str | None
+    size_bytes: Count | None
+    targets: tuple[str, ...]
+    seconds: Amount | None
+    realized: dict[str, object]
+    status: Literal["verified", "failed", "built, not run"]
+    reason: str
+    verify: Verify | None
+
+    @property
+    def failed(self) -> bool:
+        """A proof that failed counts, whatever the status says."""
+        return self.status == "failed" or (self.verify is not None and not self.verify.passed)
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds of one call."""
+
+    median: Amount
+    p90: Amount
+    p95: Amount
+    p99: Amount
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """An engine at one batch size; ``latency_ms`` is None where it was not run, and ``reason`` says why.
+
+    ``speedup`` is by the median, over the first row of the same batch size that ran.
+    """
+
+    engine: str
+    backend: str
+    precision: str
+    batch: Size
+    latency_ms: Latency | None
+    throughput_per_s: Amount | None
+    status: str = "ok"
+    reason: str = ""
+    speedup: Amount | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What was timed, on what and how; ``settings`` are those of the bench, by name."""
+
+    machine: Machine
+    settings: dict[str, object]
+    results: tuple[BenchResult, ...]
+    notes: tuple[str, ...] = field(default=())

@@ -1,0 +1,121 @@
+"""The verdict in one sentence and the figures a reader looks for first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rir_deploy.report import text
+from rir_deploy.report.schema import Run
+from rir_deploy.report.schema_engine import Bench, BenchResult, Engine, Verify
+from rir_deploy.report.tables_bench import is_eager, labels
+
+
+@dataclass(frozen=True)
+class KeyFigure:
+    """A figure with what it is and what it belongs to."""
+
+    title: str
+    value: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """``passed`` is the verdict on the whole run."""
+
+    passed: bool
+    sentence: str
+    figures: tuple[KeyFigure, ...]
+
+
+def summarize(run: Run) -> Summary:
+    """The summary of a run. A run with a failed proof has failed, whatever its record says."""
+    failed = [engine for engine in run.engines if engine.failed]
+    check = run.export.check
+    passed = run.passed and not failed and (check is None or check.passed)
+    figures = (_parity(run), _fold(run), _drop(run), _smallest(run), None if run.bench is None else _fastest(run.bench))
+    return Summary(passed, _sentence(run, failed, passed), tuple(figure for figure in figures if figure is not None))
+
+
+def _sentence(run: Run, failed: list[Engine], passed: bool) -> str:
+    if failed:
+        names = ", ".join(engine.name for engine in failed)
+        return f"{text.plural(len(failed), 'engine')} of {len(run.engines)} failed: {names}."
+    if not passed:
+        return "The run did not pass."
+    real = _counted(run)[0]
+    absent = sum(engine.status == "built, not run" for engine in run.engines)
+    rest = f"; {absent} more could be built but not run here" if absent else ""
+    if not real:
+        return f"No engine was run here{rest}."
+    whom = "The one engine that was run here answers" if real == 1 else f"All {real} engines that were run here answer"
+    return f"{whom} as the checkpoint does{rest}."
+
+
+def _counted(run: Run) -> tuple[int, int]:
+    """Engines that passed by running, and those whose graph passed by simulation."""
+    passed = [engine.verify for engine in run.engines if engine.verify is not None and engine.verify.passed]
+    return sum(not verify.simulation for verify in passed), sum(verify.simulation for verify in passed)
+
+
+def _parity(run: Run) -> KeyFigure:
+    real, simulated = _counted(run)
+    absent = sum(engine.status == "built, not run" for engine in run.engines)
+    notes = [f"{absent} built, not run"] if absent else []
+    notes += [f"{simulated} passed by simulation"] if simulated else []
+    return KeyFigure("Parity passed", f"{real} of {text.plural(len(run.engines), 'engine')}", "; ".join(notes))
+
+
+def _fold(run: Run) -> KeyFigure | None:
+    fold = run.export.fold
+    if fold is None:
+        return None
+    nodes = f"nodes {text.count(fold.nodes.before)} → {text.count(fold.nodes.after)}"
+    return KeyFigure("Convolutions", f"{text.count(fold.convs.before)} → {text.count(fold.convs.after)}", nodes)
+
+
+def _drop(run: Run) -> KeyFigure | None:
+    """The worst loss of accuracy among the engines that ran; simulations only where none did."""
+    proofs = [(engine, engine.verify) for engine in run.engines if engine.verify is not None]
+    real = [pair for pair in proofs if not pair[1].simulation] or proofs
+    drops = [(verify.top1_drop, engine, verify) for engine, verify in real if verify.top1_drop is not None]
+    if not drops:
+        return None
+    drop, engine, verify = max(drops, key=lambda row: row[0])
+    return KeyFigure("Largest top-1 drop", f"{text.points(drop)} points", f"{engine.name}: {_accuracies(verify)}")
+
+
+def _accuracies(verify: Verify) -> str:
+    label = " (simulation)" if verify.simulation else ""
+    return f"{text.percent(verify.reference.top1)} → {text.percent(verify.candidate.top1)}{label}"
+
+
+def _smallest(run: Run) -> KeyFigure | None:
+    sizes = [(engine.size_bytes, engine.name) for engine in run.engines if engine.size_bytes is not None]
+    if not sizes:
+        return None
+    smallest, name = min(sizes, key=lambda row: row[0])
+    return KeyFigure("Smallest engine", text.size(smallest), name)
+
+
+def _fastest(bench: Bench) -> KeyFigure | None:
+    """The fastest engine at the smallest batch size, against PyTorch eager where that was timed."""
+    rows = [(result.latency_ms.median, result) for result in bench.results if result.latency_ms is not None]
+    rows = [row for row in rows if row[1].batch == min(result.batch for _, result in rows)]
+    engines = [row for row in rows if not is_eager(row[1])]
+    if not engines:
+        return None
+    median, result = min(engines, key=lambda row: row[0])
+    eager = [row for row in rows if is_eager(row[1])]
+    return KeyFigure(
+        f"Fastest at batch {text.count(result.batch)}", f"{text.ms(median)} ms", _against(bench, result, median, eager)
+    )
+
+
+def _against(bench: Bench, result: BenchResult, median: float, eager: list[tuple[float, BenchResult]]) -> str:
+    names = labels(bench)
+    name = names[result.engine, result.backend]
+    if not eager or not median:
+        return name
+    slower, other = min(eager, key=lambda row: row[0])
+    return f"{name}: {text.number(slower / median, 1)}× {names[other.engine, other.backend]}"

@@ -1,0 +1,76 @@
+"""Tables on provenance, and on what the run left out."""
+
+from __future__ import annotations
+
+from rir_deploy.report import text
+from rir_deploy.report.schema import File, Run
+from rir_deploy.report.schema_engine import Bench
+from rir_deploy.report.table import Cell, Table, columns
+from rir_deploy.report.tables_bench import labels
+
+
+def files_table(files: tuple[File, ...]) -> Table:
+    """Every file with its hash and what it was made from, by name where the run holds it."""
+    paths = {file.sha256: file.path for file in files}
+    rows = tuple(
+        (
+            Cell(file.path),
+            Cell(text.size(file.size_bytes)),
+            Cell(text.short_hash(file.sha256), title=file.sha256),
+            Cell(
+                ", ".join(paths.get(parent, text.short_hash(parent)) for parent in file.parents) or text.NONE,
+                title=", ".join(file.parents),
+            ),
+        )
+        for file in files
+    )
+    titles = columns("file", ">size", "sha256", "made from")
+    return Table("files", "Files and what they were made from", titles, rows, wide=True)
+
+
+def absent_table(run: Run) -> Table | None:
+    """What was not run, and why; None where everything was."""
+    rows = [*_absent_stages(run), *_absent_engines(run), *([] if run.bench is None else _absent_times(run.bench))]
+    if not rows:
+        return None
+    cells = tuple((Cell(what), Cell(why)) for what, why in rows)
+    return Table("absent", "Not run, and why", columns("what", "why"), cells, wide=True)
+
+
+def _absent_stages(run: Run) -> list[tuple[str, str]]:
+    export = run.export
+    rows = []
+    if export.check is None:
+        rows.append(("check of the exported graph", "it was left out"))
+    if export.fold is None:
+        rows.append(("fold", "it was left out: the graphs are the raw trace"))
+    if not run.engines:
+        rows.append(("engines", "none was built"))
+    if run.bench is None:
+        rows.append(("latency", "it was not measured"))
+    return rows
+
+
+def _absent_engines(run: Run) -> list[tuple[str, str]]:
+    rows = []
+    for engine in run.engines:
+        verify = engine.verify
+        if engine.status == "built, not run":
+            rows.append((f"engine {engine.name}", f"built, not run: {engine.reason}"))
+        if verify is not None and verify.simulation:
+            how = verify.candidate.runs_on.removeprefix("simulation: ")
+            rows.append((f"parity of {engine.name}", f"by simulation: {how}"))
+        elif verify is None:
+            rows.append((f"parity of {engine.name}", engine.reason or "it was not verified"))
+    return rows
+
+
+def _absent_times(bench: Bench) -> list[tuple[str, str]]:
+    """One row an engine and reason, with the batch sizes it holds for."""
+    names = labels(bench)
+    batches: dict[tuple[str, str], list[str]] = {}
+    for result in bench.results:
+        if result.latency_ms is None:
+            key = (names[result.engine, result.backend], result.reason or result.status)
+            batches.setdefault(key, []).append(str(result.batch))
+    return [(f"latency of {name} at batch {', '.join(sizes)}", why) for (name, why), sizes in batches.items()]

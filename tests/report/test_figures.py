@@ -1,0 +1,227 @@
+"""Every figure on the page is the record's: read back from the HTML, against what was written by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+pytest.importorskip("jinja2")
+pytest.importorskip("matplotlib")
+
+from rir_deploy.report.html import render
+from tests.report.page import Page, read
+from tests.report.sample import CHECKPOINT, FOREIGN, FP32, engines, proof, sample
+
+
+@pytest.fixture(scope="module")
+def page() -> Page:
+    return read(render(sample()))
+
+
+def test_summary(page: Page) -> None:
+    for words in (
+        "PASSED All 2 engines that were run here answer as the checkpoint does; 1 more could be built but not run here",
+        "Parity passed 2 of 3 engines 1 built, not run; 1 passed by simulation",
+        "Convolutions 20 → 6 nodes 52 → 12",
+        "Largest top-1 drop 0.28 points openvino-int8: 99.17 % → 98.89 %",
+        "Smallest engine 61.2 kB openvino-int8",
+        "Fastest at batch 1 0.021 ms openvino-int8: 38.8× PyTorch eager",  # 0.815 / 0.021
+    ):
+        assert " ".join(words.split()) in _flat(page)
+
+
+def _flat(page: Page) -> str:
+    return " ".join(page.text.split())
+
+
+def test_model_and_machine(page: Page) -> None:
+    assert dict(page.tables["model"][1:]) == {  # type: ignore[arg-type]
+        "checkpoint": "training/model.safetensors",
+        "sha256": "abababababab",
+        "layout": "rir-deploy",
+        "parameters": "19,434",
+        "top-1 recorded by the training": "99.17 %",
+        "recipe": "digits",
+        "images of the parity proof": "digits:test",
+        "ONNX opset": "20",
+        "export": "7.4 s",
+        "exported graph against PyTorch": "passed 100 images of digits:test: agreement 100.00 %, "
+        "largest error 2.86e-06",
+        "calibration": "512 images of digits:train, minmax",
+    }
+    assert page.row("machine", "CPU") == ["Imaginary 9000"]
+    assert page.row("machine", "CPU features") == ["AVX2, AVX512-VNNI"]
+    assert page.row("machine", "memory") == ["25.3 GB"]
+    assert page.row("bench-machine", "CPU") == ["Other 7"]
+
+
+def test_fold(page: Page) -> None:
+    assert page.tables["fold"] == [
+        ["count", "before", "after", "change"],
+        ["convolutions", "20", "6", "-70.0 %"],
+        ["nodes", "52", "12", "-76.9 %"],
+        ["multiply-adds an image", "532,480", "530,432", "-0.4 %"],
+        ["parameters", "19,435", "19,018", "-2.1 %"],
+        ["weights", "77.7 kB", "76.1 kB", "-2.1 %"],
+    ]
+    assert page.tables["refused"][1:] == [["fold", "it averages over padding", "1", "Pool_3"]]
+
+
+def test_graphs(page: Page) -> None:
+    assert page.row("graphs", "fp32") == ["fp32", "–", "80.9 kB", "0", "graphs/fp32.onnx", "cdcdcdcdcdcd"]
+    assert page.row("graphs", "int8-cpu") == ["int8", "cpu", "38.1 kB", "1", "graphs/int8-cpu.onnx", "efefefefefef"]
+    assert page.tables["kept"][1:] == [["int8-cpu", "one input channel", "1", "Conv_0"]]
+
+
+def test_engines(page: Page) -> None:
+    assert page.tables["engines"] == [
+        [
+            *("engine", "backend", "precision", "size", "build (s)", "top-1 reference", "top-1 engine"),
+            *("drop (points)", "agreement", "max error", "SQNR (dB)", "parity"),
+        ],
+        [
+            *("openvino-fp32", "openvino", "fp32", "116.0 kB", "0.1", "99.17 %", "99.19 %"),
+            *("-0.02", "99.73 %", "3.81e-06", "130.1", "passed"),
+        ],
+        [
+            *("openvino-int8", "openvino", "int8", "61.2 kB", "0.5", "99.17 %", "98.89 %"),
+            *("0.28", "99.73 %", "2.15e-01", "28.3", "passed"),
+        ],
+        [
+            *("tensorrt-rtx-fp16", "tensorrt-rtx", "fp16", "2.5 MB", "4.4", "99.17 %", "99.05 %"),
+            *("0.12", "99.73 %", "1.71e-02", "61.9", "built, not run: no GPU simulation: passed"),
+        ],
+    ]
+
+
+def test_proofs_and_runtimes(page: Page) -> None:
+    assert page.row("proofs", "openvino-int8") == [
+        *("359", "100.00 %", "99.96 %", "6.32e-07"),
+        "int8 agreement ≥ 97.10 %, drop ≤ 1.02 points, rtol 0.0003",
+        *("torch 2.13 cpu eager", "runtime 7.8.9 CPU"),
+    ]
+    assert page.row("proofs", "tensorrt-rtx-fp16")[-1] == (
+        "simulation: its graph, in runtime 7.8.9 not the engine itself"
+    )
+    assert page.row("runtimes", "tensorrt-rtx-fp16") == [
+        *("tensorrt-rtx 7.8.9", "–", "sm86, sm89"),
+        "hint f32, conv i8 6",
+    ]
+
+
+def test_latency(page: Page) -> None:
+    assert page.row("latency", "PyTorch eager") == [
+        *("pytorch", "fp32", "1", "0.815", "0.913", "0.978", "1.516", "1,227", "1.00×"),
+    ]
+    assert page.row("latency", "openvino-int8", skip=1) == [
+        *("openvino", "int8", "8", "0.099", "0.111", "0.119", "0.184", "80,808", "11.12×"),
+    ]
+    assert page.row("latency", "tensorrt-rtx-fp16 not run") == ["tensorrt-rtx", "fp16", "1", *["–"] * 6]
+    assert page.titles["latency/2/engine"] == "engines/openvino-int8"
+    assert "speed-up by median over PyTorch eager" in page.text
+    assert page.tables["settings"][1:] == [
+        ["warmup (ms)", "200"],
+        ["rounds", "3"],
+        ["batches", "1, 8"],
+        ["mode", "synchronous"],
+    ]
+    assert "the machine was busy before the start" in page.text
+    assert "PyTorch eager at batch 8: wide spread" in page.text
+
+
+def test_provenance_names_parents_that_the_run_holds(page: Page) -> None:
+    assert page.row("files", "training/model.safetensors") == ["79.3 kB", "abababababab", "–"]
+    assert page.row("files", "graphs/fp32.onnx") == [
+        *("80.9 kB", "cdcdcdcdcdcd", "training/model.safetensors, 0123456789ab")
+    ]
+    assert page.titles["files/2/sha256"] == FP32
+    assert page.titles["files/2/made from"] == f"{CHECKPOINT}, {FOREIGN}"
+
+
+def test_what_was_not_run(page: Page) -> None:
+    assert page.tables["absent"][1:] == [
+        ["engine tensorrt-rtx-fp16", "built, not run: no GPU"],
+        ["parity of tensorrt-rtx-fp16", "by simulation: its graph, in runtime 7.8.9"],
+        ["latency of tensorrt-rtx-fp16 at batch 1, 8", "no NVIDIA driver"],
+    ]
+
+
+def test_plots_write_their_values_out(page: Page) -> None:
+    for pair in (
+        ("Conv", "20 → 6"),
+        ("Add", "12 → 0"),
+        ("int8-cpu (graph)", "38.1 kB"),
+        ("tensorrt-rtx-fp16", "2.5 MB"),
+        ("tensorrt-rtx-fp16 (simulation)", "99.17 → 99.05 %"),
+        ("PyTorch eager", "0.815 ms"),
+        ("openvino-int8", "0.099 ms"),
+    ):
+        assert pair in zip(page.svg_texts, page.svg_texts[1:], strict=False)
+    labels = [attributes["aria-label"] for tag, attributes in page.elements if tag == "svg"]
+    assert len(labels) == 6  # operators, accuracy, sizes, latency at two batch sizes, throughput
+    assert "openvino-int8 0.021, 0.032, 0.062 ms" in labels[3]
+    assert labels[5].endswith("openvino-int8 45,123 at 1, 80,808 at 8")
+
+
+def test_a_failed_proof_is_a_failed_run_whatever_the_record_says() -> None:
+    run = sample()
+    run["engines"][1]["verify"] |= {"passed": False, "failures": ["agreement 90.0000% is under 97.0000%"]}
+    page = read(render(run))
+    assert "FAILED 1 engine of 3 failed: openvino-int8." in _flat(page)
+    assert page.row("engines", "openvino-int8")[-1] == "failed agreement 90.0000% is under 97.0000%"
+
+
+def test_a_failed_build_has_its_reason_and_no_figures() -> None:
+    run = sample()
+    run["engines"][0] |= {
+        "status": "failed",
+        "reason": "the builder gave up",
+        "size_bytes": None,
+        "seconds": None,
+        "verify": None,
+    }
+    page = read(render(run))
+    row = page.row("engines", "openvino-fp32")
+    assert row == ["openvino", "fp32", *["–"] * 8, "failed the builder gave up"]
+    assert "FAILED" in page.text
+
+
+def test_equal_and_infinite_outputs() -> None:
+    run = sample()
+    run["engines"] = engines()[:2]
+    run["engines"][0]["verify"] = proof(0.9917, 0.0, 0.0, 0.0) | {"sqnr_db": None}
+    run["engines"][1]["verify"] = proof(0.1, 89.17, 0.0, 0.0) | {
+        "passed": False,
+        "failures": ["the candidate's outputs hold NaN"],
+        "max_abs_error": float("nan"),
+        "sqnr_db": None,
+    }
+    page = read(render(run))
+    assert page.row("engines", "openvino-fp32")[-3:] == ["0", "equal", "passed"]
+    assert page.row("engines", "openvino-int8")[-3:-1] == ["not finite", "–"]
+
+
+def test_a_run_that_stopped_early_says_what_is_missing() -> None:
+    run: dict[str, Any] = sample() | {"graphs": [], "engines": [], "bench": None, "files": [], "calibration": None}
+    run["export"] |= {"check": None, "fold": None}
+    page = read(render(run))
+    assert page.tables["absent"][1:] == [
+        ["check of the exported graph", "it was left out"],
+        ["fold", "it was left out: the graphs are the raw trace"],
+        ["engines", "none was built"],
+        ["latency", "it was not measured"],
+    ]
+    assert sorted(page.tables) == ["absent", "machine", "model"]
+    assert "No engine was run here." in page.text
+
+
+def test_images_without_labels() -> None:
+    run = sample()
+    for engine in run["engines"]:
+        engine["verify"] |= {"top1_drop": None}
+        for side in ("reference", "candidate"):
+            engine["verify"][side] |= {"top1": None, "top5": None}
+    page = read(render(run))
+    assert page.row("engines", "openvino-int8")[4:7] == ["-", "-", "–"]
+    assert "Top-1 of" not in " ".join(str(attributes) for _, attributes in page.elements)
