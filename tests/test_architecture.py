@@ -14,7 +14,7 @@ import rir_deploy
 
 PACKAGE = Path(rir_deploy.__file__).parent
 # What each stage may import of this package beside itself: helpers and records, never another stage.
-HELPERS = {"errors", "artifacts", "onnx_file", "__init__"}
+HELPERS = {"errors", "artifacts", "onnx_file", "tensorrt_rules", "__init__"}
 STAGES = {
     "models": {"errors", "artifacts"},
     "data": {"errors", "artifacts"},
@@ -22,9 +22,10 @@ STAGES = {
     "export": {"errors"},
     "embed": {"errors", "data"},
     "precision": HELPERS,
-    "simulate": HELPERS,
+    "simulate": HELPERS | {"precision"},
     "fold": {"errors"},
-    "quantize": HELPERS,
+    # What is not quantised is cast: `precision` is a pass over a graph and nothing else.
+    "quantize": HELPERS | {"precision"},
     "engines": HELPERS,
     "verify": {"errors"},
     "bench": {"errors", "artifacts"},

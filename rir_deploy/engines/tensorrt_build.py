@@ -14,10 +14,10 @@ from typing import Any
 import onnx_ir as ir
 
 from rir_deploy.engines.base import BatchRange, BuildOptions, Progress, TensorSpec, input_spec, model_bytes
-from rir_deploy.engines.tensorrt_check import check_graph
 from rir_deploy.engines.tensorrt_flavour import Flavour, clean, last_error, logger_of
 from rir_deploy.engines.tensorrt_gpu import Gpu
 from rir_deploy.errors import BackendError, InputError, UsageError, unknown_name
+from rir_deploy.tensorrt_rules import check_tensorrt_graph
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def build_plan(module: Any, flavour: Flavour, gpu: Gpu | None, model: ir.Model, 
         BackendError: the build failed for want of memory or by the driver.
     """
     spec = input_spec(model)
-    check_graph(model)
+    check_tensorrt_graph(model)
     targets = choose_targets(module, flavour, gpu, options.targets)
     logger = logger_of(module)
     logger.errors.clear()

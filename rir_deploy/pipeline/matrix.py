@@ -10,7 +10,6 @@ from rir_deploy.errors import BackendError
 from rir_deploy.pipeline.lower import FLAVOURS
 from rir_deploy.pipeline.plan import Plan
 
-
 CPU_BACKENDS = frozenset({"onnxruntime", "openvino"})
 
 

@@ -73,9 +73,10 @@ class Run:
             "bench": self.bench(checkpoint, engines),
             "files": self.folder.files(),
         }
+        text = json.dumps(record, indent=1, sort_keys=True)
         with atomic_file(self.folder.path / RUN_NAME, force=True) as temporary:
-            temporary.write_text(json.dumps(record, indent=1, sort_keys=True), encoding="utf-8")
-        return record
+            temporary.write_text(text, encoding="utf-8")
+        return dict(json.loads(text))
 
     def checkpoint(self) -> Path:
         """The checkpoint to deploy, trained first where the plan names none."""

@@ -4,7 +4,6 @@ from rir_deploy.quantize.observe import activation_names, mark_outputs
 from rir_deploy.quantize.options import QuantizeOptions
 from rir_deploy.quantize.quantize import QuantizeResult, quantize
 from rir_deploy.quantize.ranges import RangeOptions, collect_ranges
-from rir_deploy.quantize.rules import check_tensorrt_graph
 from rir_deploy.quantize.table import Range, RangeTable, Sources
 
 __all__ = [
@@ -15,7 +14,6 @@ __all__ = [
     "RangeTable",
     "Sources",
     "activation_names",
-    "check_tensorrt_graph",
     "collect_ranges",
     "mark_outputs",
     "quantize",

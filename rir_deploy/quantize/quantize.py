@@ -13,9 +13,9 @@ from rir_deploy.quantize.opset import FP16_SCALES_OPSET, PER_CHANNEL_OPSET, rais
 from rir_deploy.quantize.options import QuantizeOptions
 from rir_deploy.quantize.placement import place
 from rir_deploy.quantize.qdq import QdqWriter
-from rir_deploy.quantize.rules import check_tensorrt_graph
 from rir_deploy.quantize.select import select
 from rir_deploy.quantize.table import RangeTable
+from rir_deploy.tensorrt_rules import check_tensorrt_graph
 
 
 @dataclass(frozen=True)

@@ -96,9 +96,7 @@ def test_an_npz_member_that_is_no_array_is_refused(member, tmp_path):
 
 def record(*labels: int, red: int = 1) -> bytes:
     # Each channel counts up along a row; red, green and blue start at different values.
-    planes = [
-        bytes((start + column) % 256 for _ in range(32) for column in range(32)) for start in (red, 80, 160)
-    ]
+    planes = [bytes((start + column) % 256 for _ in range(32) for column in range(32)) for start in (red, 80, 160)]
     return bytes(labels) + b"".join(planes)
 
 
@@ -243,9 +241,7 @@ def test_a_misspelt_name_gets_the_closest():
         open_source("digits:tets")
 
 
-@pytest.mark.parametrize(
-    "spec", ["", "no/such/folder", "no-such.zip", "nowhere/x:train", "a\0b", "x" * 5000 + ".zip"]
-)
+@pytest.mark.parametrize("spec", ["", "no/such/folder", "no-such.zip", "nowhere/x:train", "a\0b", "x" * 5000 + ".zip"])
 def test_a_path_that_is_not_there_is_a_usage_error_that_lists_the_forms(spec):
     with pytest.raises(UsageError, match=r"does not exist; give 'digits'.*CIFAR-10/100"):
         open_source(spec)

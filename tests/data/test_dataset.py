@@ -71,9 +71,7 @@ def test_no_more_than_the_batch_asked_for_is_decoded():
 
 def test_progress_is_told_after_each_batch():
     calls = []
-    for _ in Dataset(CountingSource(total=5), PREPROCESSING).batches(
-        2, progress=lambda *call: calls.append(call)
-    ):
+    for _ in Dataset(CountingSource(total=5), PREPROCESSING).batches(2, progress=lambda *call: calls.append(call)):
         pass
     assert calls == [(2, 5), (4, 5), (5, 5)]
 
@@ -126,9 +124,7 @@ def test_folders_named_by_number_mean_the_number():
 
 def test_a_class_that_the_recipe_lacks_is_named():
     source = CountingSource(total=2, labels=np.array([0, 1]), classes=("bee", "car"))
-    with pytest.raises(
-        InputError, match=r"has the class 'car', which the recipe does not \(known: ant, bee\)"
-    ):
+    with pytest.raises(InputError, match=r"has the class 'car', which the recipe does not \(known: ant, bee\)"):
         Dataset(source, PREPROCESSING, classes=("ant", "bee"))
 
 

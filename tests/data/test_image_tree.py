@@ -61,9 +61,7 @@ def test_class_folders_give_labels_in_the_order_of_their_names(write, tmp_path):
 
 @both
 def test_a_common_folder_on_top_is_looked_through(write, tmp_path):
-    source = open_source(
-        write(tmp_path, {"set/images/cat/a.png": encode(1), "set/images/dog/a.png": encode(2)})
-    )
+    source = open_source(write(tmp_path, {"set/images/cat/a.png": encode(1), "set/images/dog/a.png": encode(2)}))
     assert source.classes == ("cat", "dog")
     assert source.labels.tolist() == [0, 1]
 
@@ -117,9 +115,7 @@ def test_hidden_files_and_folders_are_passed_over(write, tmp_path):
 def test_a_bad_image_is_named(write, data, format, tmp_path):
     source = open_source(write(tmp_path, {"cat/ok.png": encode(1), "dog/bad.jpg": data}))
     source.image(0)
-    with pytest.raises(
-        InputError, match=r"cannot decode the image '.*dog/bad\.jpg': it is truncated, malformed"
-    ):
+    with pytest.raises(InputError, match=r"cannot decode the image '.*dog/bad\.jpg': it is truncated, malformed"):
         source.image(1)
 
 
@@ -145,9 +141,7 @@ def test_sixteen_bits_a_channel_are_refused_rather_than_clipped():
         decode.decode_image(buffer.getvalue(), "deep.png")
 
 
-@pytest.mark.parametrize(
-    ("mode", "channels"), [("1", 1), ("L", 1), ("LA", 1), ("P", 3), ("RGB", 3), ("RGBA", 3)]
-)
+@pytest.mark.parametrize(("mode", "channels"), [("1", 1), ("L", 1), ("LA", 1), ("P", 3), ("RGB", 3), ("RGBA", 3)])
 def test_pixel_formats_become_one_or_three_channels(mode, channels):
     buffer = io.BytesIO()
     Image.new(mode, (4, 3)).save(buffer, "PNG")
@@ -158,9 +152,7 @@ def test_pixel_formats_become_one_or_three_channels(mode, channels):
 
 def test_a_folder_fingerprint_covers_names_and_bytes_and_nothing_else(tmp_path):
     first = open_source(write_folder(tmp_path / "1", {"cat/a.png": encode(1), "dog/a.png": encode(2)}))
-    same = open_source(
-        write_folder(tmp_path / "2", {"dog/a.png": encode(2), "cat/a.png": encode(1), "x.txt": b""})
-    )
+    same = open_source(write_folder(tmp_path / "2", {"dog/a.png": encode(2), "cat/a.png": encode(1), "x.txt": b""}))
     renamed = open_source(write_folder(tmp_path / "3", {"cat/a.png": encode(1), "dog/b.png": encode(2)}))
     changed = open_source(write_folder(tmp_path / "4", {"cat/a.png": encode(1), "dog/a.png": encode(3)}))
     assert first.fingerprint() == same.fingerprint()

@@ -12,9 +12,7 @@ from rir_deploy.errors import InputError
     share=st.floats(0, 1),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_choose_is_sorted_without_repeats_repeatable_and_as_balanced_as_the_classes_allow(
-    labels, share, seed
-):
+def test_choose_is_sorted_without_repeats_repeatable_and_as_balanced_as_the_classes_allow(labels, share, seed):
     array = np.array(labels, dtype=np.int64)
     count = max(1, round(share * len(labels)))
     chosen = choose(array, len(labels), count, seed)

@@ -3,8 +3,8 @@ from __future__ import annotations
 import onnx_ir as ir
 import pytest
 
-from rir_deploy.engines.tensorrt_check import check_graph
 from rir_deploy.errors import InputError
+from rir_deploy.tensorrt_rules import check_tensorrt_graph
 from tests.engines.graphs import Quantised, classifier, quantised
 
 
@@ -14,8 +14,8 @@ from tests.engines.graphs import Quantised, classifier, quantised
         (Quantised(activations="uint8"), "QuantizeLinear_q0", "uint8"),
         (Quantised(activations="uint8", zero_point=128), "QuantizeLinear_q0", "uint8"),
         (Quantised(write_zero_point=False), "QuantizeLinear_q0", "uint8"),
-        (Quantised(zero_point=3), "QuantizeLinear_q0", "zero point is not zero"),
-        (Quantised(zero_point=-128), "QuantizeLinear_q0", "zero point is not zero"),
+        (Quantised(zero_point=3), "QuantizeLinear_q0", "is not 0 everywhere"),
+        (Quantised(zero_point=-128), "QuantizeLinear_q0", "is not 0 everywhere"),
         (Quantised(int32_bias=True), "DequantizeLinear_b0", "int32 bias"),
         (Quantised(weights="int4"), "DequantizeLinear_wd0", "4-bit"),
     ],
@@ -23,7 +23,7 @@ from tests.engines.graphs import Quantised, classifier, quantised
 )
 def test_what_tensorrt_misreads_is_refused_by_name(options: Quantised, node: str, reason: str) -> None:
     with pytest.raises(InputError, match=f"'{node}'.*{reason}.*--qdq tensorrt"):
-        check_graph(quantised(options))
+        check_tensorrt_graph(quantised(options))
 
 
 def test_unsigned_weights_are_refused() -> None:
@@ -33,7 +33,7 @@ def test_unsigned_weights_are_refused() -> None:
     value.const_value = ir.tensor(array, name="w0")
     value.dtype = ir.DataType.UINT8
     with pytest.raises(InputError, match=r"'DequantizeLinear_wd0'.*uint8"):
-        check_graph(model)
+        check_tensorrt_graph(model)
 
 
 def test_a_zero_point_that_is_computed_is_refused() -> None:
@@ -43,17 +43,17 @@ def test_a_zero_point_that_is_computed_is_refused() -> None:
     model.graph.inputs.append(value)
     node.replace_input_with(2, value)
     with pytest.raises(InputError, match="not a constant"):
-        check_graph(model)
+        check_tensorrt_graph(model)
 
 
 @pytest.mark.parametrize("model", [quantised(), quantised(Quantised(channels=8, convs=1)), classifier()])
 def test_symmetric_int8_and_float_graphs_pass(model: ir.Model) -> None:
-    check_graph(model)
+    check_tensorrt_graph(model)
 
 
 def test_a_node_without_a_name_is_named_by_its_output() -> None:
     model = quantised(Quantised(activations="uint8"))
     for node in model.graph:
         node.name = None
-    with pytest.raises(InputError, match="the node 'q0'"):
-        check_graph(model)
+    with pytest.raises(InputError, match="the QuantizeLinear 'q0'"):
+        check_tensorrt_graph(model)

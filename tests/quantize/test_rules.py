@@ -4,7 +4,8 @@ import onnx_ir as ir
 import pytest
 
 from rir_deploy.errors import InputError
-from rir_deploy.quantize import QuantizeOptions, check_tensorrt_graph, quantize
+from rir_deploy.quantize import QuantizeOptions, quantize
+from rir_deploy.tensorrt_rules import check_tensorrt_graph
 from tests.quantize.graphs import calibrate, chain, residual, two_streams
 
 

@@ -1,0 +1,154 @@
+"""FP16 and INT8 through the command line: what is made, and every way to get it wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import TensorProto
+
+from rir_deploy.onnx_file import graph_sha256, load_onnx
+from tests.cli.test_bad_input import refused, untouched
+from tests.conftest import Made, Runner
+
+
+def test_int8_engine_computes_in_integers(made: Made, rir: Runner, tmp_path: Path) -> None:
+    ran = rir("build-engine", made.onnx, "--int8", "--backend", "onnxruntime", "-o", tmp_path / "engine", "--json")
+    assert ran.code == 0, ran.err
+    assert (ran.json["precision"], ran.json["flavour"]) == ("int8", "cpu")
+    table = json.loads((tmp_path / "engine" / "ranges.json").read_text())
+    assert table["samples"] == 512
+    ran = rir("verify", made.checkpoint, tmp_path / "engine", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["gate"]["precision"] == "int8"
+    # Quantisation leaves its mark: an engine that is silently FP32 would not.
+    assert ran.json["max_abs_error"] > 1e-4 * ran.json["max_abs_reference"]
+
+
+def test_openvino_int8_runs_every_convolution_in_integers(made: Made, rir: Runner, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    ran = rir("build-engine", made.onnx, "--int8", "--backend", "openvino", "-o", tmp_path / "engine", "--json")
+    assert ran.code == 0, ran.err
+    assert sum(ran.json["realized"]["conv"].values()) == 6
+    assert set(ran.json["realized"]["conv"]) <= {"u8", "i8"}
+
+
+def test_fp16_is_cast_and_verified(made: Made, rir: Runner, tmp_path: Path) -> None:
+    ran = rir("build-engine", made.onnx, "--fp16", "--backend", "onnxruntime", "-o", tmp_path / "engine", "--json")
+    assert ran.code == 0, ran.err
+    graph = onnx.load(tmp_path / "engine" / "graph.onnx")
+    assert {w.data_type for w in graph.graph.initializer if len(w.dims) == 4} == {TensorProto.FLOAT16}
+    ran = rir("verify", made.checkpoint, tmp_path / "engine", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["gate"]["precision"] == "fp16"
+
+
+def test_the_same_table_gives_the_same_file_without_the_data(made: Made, rir: Runner, tmp_path: Path) -> None:
+    table, first, second = tmp_path / "ranges.json", tmp_path / "a.onnx", tmp_path / "b.onnx"
+    ran = rir("quantize", made.onnx, "-o", first, "--save-ranges", table, "--json")
+    assert ran.code == 0, ran.err
+    assert len(ran.json["quantized"]) == 6
+    assert rir("quantize", made.onnx, "-o", second, "--ranges", table).code == 0
+    assert first.read_bytes() == second.read_bytes()
+    assert json.loads(table.read_text())["model_sha256"] == graph_sha256(load_onnx(made.onnx))
+
+
+def test_keep_leaves_a_node_in_float(made: Made, rir: Runner, tmp_path: Path) -> None:
+    ran = rir("quantize", made.onnx, "-o", tmp_path / "q.onnx", "--keep", "logits|mean", "--json")
+    if ran.code == 2:  # the head has another name under this exporter: take the last one there is
+        names = rir("quantize", made.onnx, "-o", tmp_path / "all.onnx", "--json").json["quantized"]
+        ran = rir("quantize", made.onnx, "-o", tmp_path / "q.onnx", "--keep", names[-1].replace("+", r"\+"), "--json")
+    assert ran.code == 0, ran.err
+    assert len(ran.json["quantized"]) == 5
+    assert len(ran.json["kept"]) == 1
+
+
+def test_int8_without_data(made: Made, rir: Runner, tmp_path: Path) -> None:
+    """A recipe that brings no data of its own."""
+    model = onnx.load(made.onnx)
+    for prop in model.metadata_props:
+        prop.value = prop.value.replace('"train": "digits:train"', '"test": "digits:test"')
+    onnx.save(model, tmp_path / "model.onnx")
+    ran = rir("build-engine", tmp_path / "model.onnx", "--int8", "--backend", "onnxruntime", "-o", tmp_path / "engine")
+    refused(ran, 2, "--data", "--ranges")
+    untouched(tmp_path, "model.onnx")
+
+
+def test_precisions_exclude_each_other(made: Made, rir: Runner, tmp_path: Path) -> None:
+    refused(rir("build-engine", made.onnx, "--int8", "--fp16", "-o", tmp_path / "engine"), 2, "exclude")
+
+
+def test_int8_cannot_be_made_of_int8(made: Made, rir: Runner, tmp_path: Path) -> None:
+    assert rir("quantize", made.onnx, "-o", tmp_path / "q.onnx").code == 0
+    refused(rir("quantize", tmp_path / "q.onnx", "-o", tmp_path / "qq.onnx"), 5, "quantised already")
+    ran = rir("build-engine", tmp_path / "q.onnx", "--fp16", "--backend", "onnxruntime", "-o", tmp_path / "engine")
+    refused(ran, 2, "start from the FP32 model")
+
+
+def test_a_target_that_does_not_exist(made: Made, rir: Runner, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    ran = rir("build-engine", made.onnx, "--backend", "tensorrt-rtx", "--target", "sm88", "-o", tmp_path / "engine")
+    refused(ran, 2, "sm88", "sm75", "sm120")
+    untouched(tmp_path)
+
+
+def test_the_cpu_flavour_is_refused_by_tensorrt(made: Made, rir: Runner, tmp_path: Path) -> None:
+    """uint8 with zero point 0 would be read as int8 without a word."""
+    pytest.importorskip("tensorrt_rtx")
+    assert rir("quantize", made.onnx, "-o", tmp_path / "cpu.onnx", "--qdq", "cpu").code == 0
+    ran = rir("build-engine", tmp_path / "cpu.onnx", "--backend", "tensorrt-rtx", "-o", tmp_path / "engine")
+    refused(ran, 5, "--qdq tensorrt")
+    untouched(tmp_path, "cpu.onnx")
+
+
+def test_a_range_table_of_another_model(made: Made, rir: Runner, tmp_path: Path) -> None:
+    table, other = tmp_path / "ranges.json", tmp_path / "other.onnx"
+    assert rir("quantize", made.onnx, "-o", tmp_path / "q.onnx", "--save-ranges", table).code == 0
+    model = ir.load(made.onnx)
+    weight = next(v for v in model.graph.initializers.values() if v.shape is not None and len(v.shape) == 4)
+    assert weight.const_value is not None
+    weight.const_value = ir.tensor(weight.const_value.numpy() * np.float32(1.5), name=weight.name)
+    ir.save(model, other)
+    refused(rir("quantize", other, "-o", tmp_path / "o.onnx", "--ranges", table), 5, "another model")
+    table.write_text("{}")
+    refused(rir("quantize", made.onnx, "-o", tmp_path / "o.onnx", "--ranges", table), 5, "malformed")
+    refused(rir("quantize", made.onnx, "-o", tmp_path / "o.onnx", "--ranges", tmp_path / "none.json"), 2, "none.json")
+
+
+def test_one_class_or_nan_calibration_images(made: Made, rir: Runner, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), dtype=np.uint8)
+    np.savez(tmp_path / "one.npz", images=images, labels=np.full(40, 3))
+    ran = rir("quantize", made.onnx, "-o", tmp_path / "q.onnx", "--data", tmp_path / "one.npz", "--samples", "32")
+    refused(ran, 5, "one class")
+    np.savez(tmp_path / "nan.npz", images=np.full((40, 8, 8, 1), np.nan, dtype=np.float32))
+    ran = rir("quantize", made.onnx, "-o", tmp_path / "q.onnx", "--data", tmp_path / "nan.npz", "--samples", "32")
+    refused(ran, 5, "nan.npz")
+    np.savez(tmp_path / "flat.npz", images=np.zeros((40, 8, 8, 1), dtype=np.uint8))
+    ran = rir("quantize", made.onnx, "-o", tmp_path / "q.onnx", "--data", tmp_path / "flat.npz", "--samples", "32")
+    refused(ran, 5, "constant")
+    ran = rir("quantize", made.onnx, "-o", tmp_path / "q.onnx", "--data", tmp_path / "one.npz", "--samples", "500")
+    refused(ran, 5, "500")
+    untouched(tmp_path, "flat.npz", "nan.npz", "one.npz")
+
+
+def test_a_tensorrt_rtx_engine_without_a_driver(made: Made, rir: Runner, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    from rir_deploy.bench.machine import has_nvidia_driver
+
+    engine = tmp_path / "engine"
+    ran = rir(
+        "build-engine", made.onnx, "--int8", "--backend", "tensorrt-rtx", "--target", "sm89", "-o", engine, "--json"
+    )
+    assert ran.code == 0, ran.err
+    assert ran.json["targets"] == ["sm89"]
+    if has_nvidia_driver():
+        pytest.skip("this machine has a driver")
+    refused(rir("verify", made.checkpoint, engine), 4, "driver")
+    ran = rir("verify", made.checkpoint, engine, "--simulate", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["simulation"] is True
+    assert "simulation" in ran.json["candidate"]["runs_on"]

@@ -1,0 +1,165 @@
+"""A run: what it writes, that it resumes, that it repeats itself to the byte."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rir_deploy.artifacts import sha256_file
+from rir_deploy.errors import InputError, UsageError
+from rir_deploy.pipeline.plan import read_plan
+from rir_deploy.pipeline.run import run_plan
+from rir_deploy.pipeline.steps import RunFolder
+from tests.conftest import Made, Runner
+
+# Only what needs no GPU and no GPU builder: the TensorRT side has tests of its own.
+PLAN = """
+recipe = "digits"
+checkpoint = "{checkpoint}"
+backends = ["onnxruntime"]
+[bench]
+duration_s = 0
+"""
+
+
+def write_plan(folder: Path, checkpoint: Path, text: str = PLAN) -> Path:
+    path = folder / "deploy.toml"
+    path.write_text(text.format(checkpoint=checkpoint))
+    return path
+
+
+def hashes(run: Path) -> dict[str, str]:
+    return {str(p.relative_to(run)): sha256_file(p) for p in sorted((run / "graphs").rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def finished(made: Made, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("run")
+    plan = read_plan(write_plan(folder, made.checkpoint))
+    return folder / "run", run_plan(plan, folder / "run")
+
+
+def test_the_record_names_every_file_with_its_parents(finished: tuple[Path, dict[str, Any]], made: Made) -> None:
+    run, record = finished
+    assert record == json.loads((run / "run.json").read_text())
+    files = {entry["path"]: entry for entry in record["files"]}
+    for path, entry in files.items():
+        assert entry["sha256"] == sha256_file(run / path)
+        assert entry["size_bytes"] == (run / path).stat().st_size
+    fp32 = files["graphs/fp32.onnx"]
+    assert fp32["parents"] == [sha256_file(made.checkpoint)]
+    assert fp32["sha256"] in files["graphs/int8-cpu.onnx"]["parents"]
+    assert files["graphs/ranges.json"]["sha256"] in files["graphs/int8-cpu.onnx"]["parents"]
+    assert files["engines/onnxruntime-int8/graph.onnx"]["parents"] == [files["graphs/int8-cpu.onnx"]["sha256"]]
+    assert {engine["name"]: engine["status"] for engine in record["engines"]} == {
+        f"onnxruntime-{precision}": "verified" for precision in ("fp32", "fp16", "int8")
+    }
+    assert (run / "report.html").exists()
+
+
+def test_a_second_call_does_nothing_again(
+    finished: tuple[Path, dict[str, Any]], made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, record = finished
+    for name in ("export_file", "calibrate", "lower_precision", "build_engine", "verify_files"):
+        monkeypatch.setattr(f"rir_deploy.pipeline.run.{name}", None)  # calling any of them would raise
+    again = run_plan(read_plan(write_plan(run.parent, made.checkpoint)), run, report=False)
+    changing = ("created",)
+    assert {k: v for k, v in again.items() if k not in changing} == {
+        k: v for k, v in record.items() if k not in changing
+    }
+
+
+def test_another_folder_gets_the_same_bytes(finished: tuple[Path, dict[str, Any]], made: Made, tmp_path: Path) -> None:
+    run, _ = finished
+    plan = read_plan(write_plan(tmp_path, made.checkpoint))
+    run_plan(plan, tmp_path / "again", report=False)
+    assert hashes(tmp_path / "again") == hashes(run)
+
+
+def test_a_changed_file_is_made_again(finished: tuple[Path, dict[str, Any]], made: Made, tmp_path: Path) -> None:
+    import shutil
+
+    run, _ = finished
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    (copy / "graphs/int8-cpu.onnx").write_bytes(b"tampered")
+    plan = read_plan(write_plan(tmp_path, made.checkpoint))
+    run_plan(plan, copy, report=False)
+    assert hashes(copy) == hashes(run)
+
+
+def test_a_killed_run_continues_to_the_same_result(
+    finished: tuple[Path, dict[str, Any]], made: Made, tmp_path: Path
+) -> None:
+    """Killed outright at the first sign of each of three steps."""
+    run, _ = finished
+    plan = write_plan(tmp_path, made.checkpoint)
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "rir_deploy", "run", str(plan), "-o", str(folder)]
+    killed = 0
+    for sign in ("graphs/fp32.onnx", "graphs/ranges.json", "engines/onnxruntime-fp32"):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while process.poll() is None and not (folder / sign).exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            killed += 1
+        process.wait()
+    assert killed
+    record = run_plan(read_plan(plan), folder, report=False)
+    assert record["passed"]
+    assert hashes(folder) == hashes(run)
+    assert not list(folder.rglob("*.part"))
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "engines" / ".x.abc.part").mkdir(parents=True)
+    RunFolder(tmp_path)
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_damaged_record_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "steps.json").write_text("{")
+    with pytest.raises(InputError, match="damaged"):
+        RunFolder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "words"),
+    [
+        ("", InputError, "recipe"),
+        ("recipe = 3", InputError, "recipe"),
+        ("recipe = 'digits'\nbackend = 'x'", InputError, "unknown key 'backend'"),
+        ("recipe = 'digits'\nbackends = ['openvin']", UsageError, "did you mean 'openvino'"),
+        ("recipe = 'digits'\nprecisions = []", InputError, "empty"),
+        ("recipe = 'digits'\nbatch = [1, 2]", InputError, "min, opt, max"),
+        ("recipe = 'digits'\nbatch = [4, 2, 8]", InputError, "min <= opt <= max"),
+        ("recipe = 'digits'\n[bench]\nduration = 1", InputError, "unknown key 'duration'"),
+        ("recipe = ", InputError, "not readable TOML"),
+    ],
+)
+def test_a_plan_that_is_wrong(text: str, error: type[Exception], words: str, tmp_path: Path) -> None:
+    path = tmp_path / "deploy.toml"
+    path.write_text(text)
+    with pytest.raises(error) as caught:
+        read_plan(path)
+    assert words in str(caught.value)
+
+
+def test_the_command(made: Made, rir: Runner, tmp_path: Path) -> None:
+    plan = write_plan(tmp_path, made.checkpoint, PLAN.replace("backends", 'precisions = ["fp32"]\nbackends'))
+    ran = rir("run", plan, "-o", tmp_path / "run")
+    assert ran.code == 0, ran.err
+    assert "report.html" in ran.out
+    ran = rir("run", plan, "-o", tmp_path / "run", "--json")
+    assert [engine["name"] for engine in ran.json["engines"]] == ["onnxruntime-fp32"]
