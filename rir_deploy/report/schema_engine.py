@@ -74,7 +74,8 @@ class Verify:
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine. ``status`` is "verified", "failed" or "built, not run", and ``reason`` says why it is not the first.
+    """An engine. ``status`` is "verified", "failed" or "built, not run", and ``reason`` says why it is not the first,
+    or what the proof of a verified one leaves open (an FP16 engine on a CPU that computes in FP32).
 
     ``size_bytes`` and ``seconds`` are None where the build failed; ``realized`` is what the runtime made of it.
     """

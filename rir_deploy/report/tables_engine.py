@@ -33,7 +33,7 @@ def _head(engine: Engine) -> tuple[Cell, ...]:
         Cell(engine.backend),
         Cell(engine.precision),
         Cell(text.NONE if engine.size_bytes is None else text.size(engine.size_bytes)),
-        Cell(text.number(engine.seconds, 1)),
+        Cell(text.number(engine.seconds, 2)),
     )
 
 
@@ -64,7 +64,7 @@ def parity(engine: Engine) -> Cell:
     if engine.failed:
         why = engine.reason if verify is None or verify.passed else "; ".join(verify.failures) or engine.reason
         return Cell(f"failed{label}", why, tone="bad")
-    return Cell(f"passed{label}", tone="good")
+    return Cell(f"passed{label}", engine.reason, tone="good")
 
 
 def _verdict(verify: Verify) -> str:

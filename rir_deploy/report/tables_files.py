@@ -60,7 +60,7 @@ def _absent_engines(run: Run) -> list[tuple[str, str]]:
         if verify is not None and verify.simulation:
             how = verify.candidate.runs_on.removeprefix("simulation: ")
             rows.append((f"parity of {engine.name}", f"by simulation: {how}"))
-        elif verify is None:
+        elif verify is None or (engine.status == "verified" and engine.reason):
             rows.append((f"parity of {engine.name}", engine.reason or "it was not verified"))
     return rows
 

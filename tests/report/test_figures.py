@@ -81,15 +81,15 @@ def test_engines(page: Page) -> None:
             *("drop (points)", "agreement", "max error", "SQNR (dB)", "parity"),
         ],
         [
-            *("openvino-fp32", "openvino", "fp32", "116.0 kB", "0.1", "99.17 %", "99.19 %"),
-            *("-0.02", "99.73 %", "3.81e-06", "130.1", "passed"),
+            *("openvino-fp32", "openvino", "fp32", "116.0 kB", "0.13", "99.17 %", "99.19 %"),
+            *("-0.02", "99.73 %", "3.81e-06", "130.1", "passed it computes in BF16"),
         ],
         [
-            *("openvino-int8", "openvino", "int8", "61.2 kB", "0.5", "99.17 %", "98.89 %"),
+            *("openvino-int8", "openvino", "int8", "61.2 kB", "0.48", "99.17 %", "98.89 %"),
             *("0.28", "99.73 %", "2.15e-01", "28.3", "passed"),
         ],
         [
-            *("tensorrt-rtx-fp16", "tensorrt-rtx", "fp16", "2.5 MB", "4.4", "99.17 %", "99.05 %"),
+            *("tensorrt-rtx-fp16", "tensorrt-rtx", "fp16", "2.5 MB", "4.37", "99.17 %", "99.05 %"),
             *("0.12", "99.73 %", "1.71e-02", "61.9", "built, not run: no GPU simulation: passed"),
         ],
     ]
@@ -141,6 +141,7 @@ def test_provenance_names_parents_that_the_run_holds(page: Page) -> None:
 
 def test_what_was_not_run(page: Page) -> None:
     assert page.tables["absent"][1:] == [
+        ["parity of openvino-fp32", "it computes in BF16"],
         ["engine tensorrt-rtx-fp16", "built, not run: no GPU"],
         ["parity of tensorrt-rtx-fp16", "by simulation: its graph, in runtime 7.8.9"],
         ["latency of tensorrt-rtx-fp16 at batch 1, 8", "no NVIDIA driver"],
@@ -198,7 +199,7 @@ def test_equal_and_infinite_outputs() -> None:
         "sqnr_db": None,
     }
     page = read(render(run))
-    assert page.row("engines", "openvino-fp32")[-3:] == ["0", "equal", "passed"]
+    assert page.row("engines", "openvino-fp32")[-3:] == ["0", "equal", "passed it computes in BF16"]
     assert page.row("engines", "openvino-int8")[-3:-1] == ["not finite", "–"]
 
 
