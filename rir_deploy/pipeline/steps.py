@@ -39,6 +39,7 @@ class RunFolder:
         for leftover in path.rglob(".*.part"):
             shutil.rmtree(leftover, ignore_errors=True)
         self.steps: dict[str, StepRecord] = _read(path / RECORD_NAME)
+        self._asked: dict[str, None] = {}
 
     def step(
         self,
@@ -55,6 +56,7 @@ class RunFolder:
             outputs: files and folders that ``make`` writes, relative to the run folder.
             parents: hashes of the files that the outputs are made from.
         """
+        self._asked[name] = None
         key = sha256_json({"name": name, "inputs": dict(inputs)})
         known = self.steps.get(name)
         if known is not None and known.key == key and self._intact(known):
@@ -69,7 +71,7 @@ class RunFolder:
         return self.steps[step].files[file]
 
     def files(self) -> list[dict[str, Any]]:
-        """Every file of the run with its hash, size in bytes and the hashes it was made from."""
+        """Every file of the steps asked for so far, with hash, size in bytes and the hashes it was made from."""
         return [
             {
                 "path": path,
@@ -77,7 +79,7 @@ class RunFolder:
                 "size_bytes": (self.path / path).stat().st_size,
                 "parents": list(record.parents),
             }
-            for record in self.steps.values()
+            for record in map(self.steps.__getitem__, self._asked)
             for path, sha in record.files.items()
         ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -70,7 +71,7 @@ def test_a_second_call_does_nothing_again(
 ) -> None:
     run, record = finished
     for name in ("export_file", "calibrate", "lower_precision", "build_engine", "verify_files"):
-        monkeypatch.setattr(f"rir_deploy.pipeline.run.{name}", None)  # calling any of them would raise
+        monkeypatch.setattr(f"rir_deploy.pipeline.run_steps.{name}", None)  # calling any of them would raise
     again = run_plan(read_plan(write_plan(run.parent, made.checkpoint)), run, report=False)
     changing = ("created",)
     assert {k: v for k, v in again.items() if k not in changing} == {
@@ -154,6 +155,26 @@ def test_a_plan_that_is_wrong(text: str, error: type[Exception], words: str, tmp
     with pytest.raises(error) as caught:
         read_plan(path)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"checkpoint": Path("missing.pt")}, "missing.pt"),
+        ({"checkpoint": Path("deploy.toml")}, "deploy.toml"),
+        ({"data": {"test": "nowhere.zip"}}, "nowhere.zip"),
+        ({"recipe": "cifar10"}, "--data"),
+    ],
+)
+def test_what_is_missing_is_missed_before_anything_is_done(
+    change: dict[str, Any], words: str, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan = read_plan(write_plan(tmp_path, made.checkpoint))
+    with pytest.raises(UsageError) as caught:
+        run_plan(dataclasses.replace(plan, **change), tmp_path / "run")
+    assert words in str(caught.value)
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_command(made: Made, rir: Runner, tmp_path: Path) -> None:
