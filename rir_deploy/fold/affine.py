@@ -35,8 +35,10 @@ class Refused:
 class NormalForm:
     """The normal forms of all feature maps of a graph, the sources they rest on, and what was refused."""
 
-    def __init__(self, graph: ir.Graph, rules: Mapping[str, Rule]) -> None:
+    def __init__(self, graph: ir.Graph, rules: Mapping[str, Rule], untouched: frozenset[str] = frozenset()) -> None:
+        """``untouched`` names weights whose readers stay as they are."""
         self._rules = rules
+        self._untouched = untouched
         self.opset = graph.opset_imports.get("", 0)
         self.constants = Constants(self.opset)
         self.forms: dict[ir.Value, Affine] = {}
@@ -58,6 +60,7 @@ class NormalForm:
         form = None
         if rule is not None and not self._is_constant(node):
             try:
+                self._check_weights(node)
                 form = rule(self, node)
             except RefusalError as refusal:
                 self.refused.append(Refused(node.name or node.outputs[0].name or node.op_type, str(refusal)))
@@ -69,6 +72,15 @@ class NormalForm:
         self.kept.append(node)
         for value in node.outputs:
             self._keep_value(value)
+
+    def _check_weights(self, node: ir.Node) -> None:
+        for value in node.inputs:
+            if value is not None and value.name in self._untouched and value.is_initializer():
+                others = sorted({str(other.name) for other, _ in value.uses() if other is not node})
+                raise RefusalError(
+                    f"it shares the weight '{value.name}' with {', '.join(others[:2])}: "
+                    "folded, it would be stored more than once"
+                )
 
     def _is_constant(self, node: ir.Node) -> bool:
         return not node.inputs or self.constants.get(node.outputs[0]) is not None
@@ -98,6 +110,9 @@ class NormalForm:
         form = self.form(value)
         if form is None or value is None or self.uses(value) < 2:
             return form
+        if any(segment.bias.any() for segment in form.segments) and any(_pads(node) for node, _ in value.uses()):
+            # That reader has to see the biased tensor; then let all see it, so that they may be added up.
+            self.materialize_value(value)
         sliced = not value.is_graph_output() and all(node.op_type == "Slice" for node, _ in value.uses())
         if not sliced and any(segment.is_work for segment in form.segments):
             self.materialize_value(value)
@@ -137,6 +152,11 @@ class NormalForm:
 
     def uses(self, value: ir.Value) -> int:
         return len(value.uses()) + value.is_graph_output()
+
+
+def _pads(node: ir.Node) -> bool:
+    pads = node.attributes.get_ints("pads", ()) if node.op_type == "Conv" else ()
+    return any(pad > 0 for pad in pads) or node.attributes.get_string("auto_pad", "NOTSET").startswith("SAME")
 
 
 def _captured_values(graph: ir.Graph) -> list[ir.Value]:

@@ -24,6 +24,8 @@ import numpy as np
 import onnx_ir as ir
 
 from rir_deploy.fold.affine import NormalForm
+from rir_deploy.fold.algebra import add
+from rir_deploy.fold.cut import cut, values_read
 from rir_deploy.fold.forms import (
     Affine,
     ChannelwiseOp,
@@ -32,10 +34,9 @@ from rir_deploy.fold.forms import (
     Source,
     Term,
     merge_terms,
-    segment_rows,
     term_columns,
 )
-from rir_deploy.fold.kernels import Array, Kernel, add, regroup, take_columns
+from rir_deploy.fold.kernels import Array, Kernel, regroup, take_columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +88,7 @@ class Atoms:
         self._starts: dict[Source, list[int]] = {}
         self._node_depth: dict[ir.Node, int] = {}
         self._nf = nf
-        pieces = _cut(nf)
+        pieces = cut(nf)
         kept = iter(nf.kept)
         for source in nf.sources:
             if source in pieces:
@@ -215,42 +216,6 @@ class Atoms:
         skip.index = len(self.all)
         self.all.append(skip)
         return skip
-
-
-def values_read(node: ir.Node) -> list[ir.Value]:
-    """The inputs of a node, and what its subgraphs capture."""
-    values = [value for value in node.inputs if value is not None]
-    for attribute in node.attributes.values():
-        graphs = [attribute.value] if attribute.type == ir.AttributeType.GRAPH else []
-        graphs += list(attribute.value) if attribute.type == ir.AttributeType.GRAPHS else []
-        for graph in graphs:
-            values += [value for inner in graph.all_nodes() for value in inner.inputs if value is not None]
-    return values
-
-
-def _cut(nf: NormalForm) -> dict[Source, list[Segment]]:
-    """The pieces of every source that is needed: one backward pass, since readers come after what they read."""
-    cuts: dict[Source, set[int]] = defaultdict(set)
-    pieces: dict[Source, list[Segment]] = {}
-    values = [value for node in nf.kept for value in values_read(node)] + list(nf.required)
-    _mark(cuts, (segment for value in values if (form := nf.form(value)) for segment in form.segments))
-    for source in reversed(nf.sources):
-        if source not in cuts and not source.is_kept:
-            continue
-        borders = sorted(cuts[source] | {0, source.channels})
-        ranges = list(itertools.pairwise(borders))
-        if source.operand is None:
-            pieces[source] = [Segment(stop - start, (), np.zeros(0)) for start, stop in ranges]
-        else:
-            pieces[source] = [segment_rows(source.operand, start, stop) for start, stop in ranges]
-            _mark(cuts, pieces[source])
-    return pieces
-
-
-def _mark(cuts: dict[Source, set[int]], segments: Iterable[Segment]) -> None:
-    for segment in segments:
-        for term in segment.terms:
-            cuts[term.source] |= {term.start, term.stop}
 
 
 def rows_of(atoms: Sequence[Atom]) -> int:

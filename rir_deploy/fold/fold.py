@@ -11,6 +11,7 @@ from onnx_ir.passes import common
 from rir_deploy.errors import GateError, InputError
 from rir_deploy.fold.affine import NormalForm, Refused
 from rir_deploy.fold.atoms import Atom, Atoms
+from rir_deploy.fold.budget import Plan, tighter
 from rir_deploy.fold.constants import EvaluateConstants
 from rir_deploy.fold.join import partition
 from rir_deploy.fold.lower import Lowering
@@ -76,8 +77,12 @@ def fold(model: ir.Model, options: FoldOptions = FoldOptions()) -> FoldResult:
     if opset < MIN_OPSET:
         raise InputError(f"the model is written in opset {opset}; export it with opset {MIN_OPSET} or newer")
     before = measure_work(model)
-    folded, refused = _fold_graph(model)
-    after = measure_work(folded)
+    plan: Plan | None = Plan()
+    while plan is not None:
+        folded, refused = _fold_graph(model, plan)
+        after = measure_work(folded)
+        excess = after.weight_bytes - before.weight_bytes
+        plan = tighter(plan, _prepared(model), excess) if excess > 0 else None
     grown = after.macs > before.macs or after.weight_bytes > before.weight_bytes
     if grown:
         refused = (
@@ -102,15 +107,20 @@ def _reasons(refused: tuple[Refused, ...]) -> str:
     return "; ".join(f"{refusal.node}: {refusal.reason}" for refusal in refused[:3])
 
 
-def _fold_graph(model: ir.Model) -> tuple[ir.Model, tuple[Refused, ...]]:
+def _prepared(model: ir.Model) -> ir.Model:
     prepared = model.clone()
     for make in PREPARE:
         prepared = make()(prepared).model
+    return prepared
+
+
+def _fold_graph(model: ir.Model, plan: Plan) -> tuple[ir.Model, tuple[Refused, ...]]:
+    prepared = _prepared(model)
     graph = prepared.graph
-    nf = NormalForm(graph, RULES)
+    nf = NormalForm(graph, RULES, plan.untouched)
     atoms = Atoms(nf)
     groups = partition(atoms, _wanted_orders(nf, atoms))
-    lowering = Lowering(nf, atoms, groups, _names(nf, graph))
+    lowering = Lowering(nf, atoms, groups, _names(nf, graph), plan.lean)
     _rewrite(graph, lowering, nf.kept)
     for make in FINISH:
         prepared = make()(prepared).model

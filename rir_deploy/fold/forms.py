@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from rir_deploy.fold.kernels import Array, Kernel, add, diagonal, scale_rows, take_columns, take_rows
+from rir_deploy.fold.algebra import add
+from rir_deploy.fold.kernels import Array, Kernel, diagonal, scale_rows, take_columns, take_rows
 
 # The length of one spatial axis: a number, or (root, stride, growth) for floor((root + growth - 1) / stride) + 1.
 Extent = int | tuple[object, int, int]
@@ -139,6 +140,26 @@ def segment_rows(segment: Segment, start: int, stop: int) -> Segment:
     return Segment(stop - start, tuple(terms), segment.bias[start:stop])
 
 
+def around_groups(segment: Segment, cuts: set[int]) -> set[int]:
+    """Where a cut falls into a group of a grouped convolution, cuts around that group too.
+
+    A part of one group is a small kernel; a part of several would be a dense one, with zeros between the groups.
+    """
+    if segment.is_identity and segment.terms[0].source.operand is not None:  # cutting it cuts its source
+        start = segment.terms[0].start
+        inside = around_groups(segment.terms[0].source.operand, {cut + start for cut in cuts})
+        return {cut - start for cut in inside if 0 <= cut - start <= segment.rows}
+    sizes = {term.kernel.rows // term.kernel.groups for term in segment.terms if term.kernel.groups > 1}
+    result, found = set(cuts), set(cuts)
+    while found:
+        found = {at - at % size for at in result for size in sizes} | {
+            at + -at % size for at in result for size in sizes
+        }
+        found -= result
+        result |= found
+    return result
+
+
 def term_columns(term: Term, start: int, stop: int) -> Term | None:
     """The part of a term that reads source channels start:stop, None where groups straddle the cut."""
     taken = take_columns(term.kernel, start - term.start, stop - term.start)
@@ -160,9 +181,21 @@ def take_channels(form: Affine, start: int, stop: int) -> Affine:
 
 def align(a: Affine, b: Affine) -> list[tuple[Segment, Segment]]:
     """Cut two maps of equal channel count at each other's borders."""
-    cuts = sorted(_borders(a) | _borders(b))
-    ranges = list(itertools.pairwise(cuts))
+    cuts = _borders(a) | _borders(b)
+    for form in (a, b):
+        cuts = cuts_around_groups(form, cuts)
+    ranges = list(itertools.pairwise(sorted(cuts)))
     return [(_only(take_channels(a, *r)), _only(take_channels(b, *r))) for r in ranges]
+
+
+def cuts_around_groups(form: Affine, cuts: set[int]) -> set[int]:
+    """`around_groups` for every segment of a map, at channels of the map."""
+    result, start = set(cuts), 0
+    for segment in form.segments:
+        inside = {cut - start for cut in cuts if start <= cut <= start + segment.rows}
+        result |= {start + cut for cut in around_groups(segment, inside)}
+        start += segment.rows
+    return result
 
 
 def _borders(form: Affine) -> set[int]:

@@ -14,7 +14,7 @@ updates of a group's members, with the members that are not updated passed throu
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from rir_deploy.fold.atoms import Atom, Atoms, Read
@@ -57,9 +57,10 @@ def partition(atoms: Atoms, wanted_orders: Iterable[tuple[Atom, ...]]) -> Partit
         if not atom.is_kept:
             classes[_signature(atom)].append(atom)
     groups = [Group(list(members)) for members in atoms.of_source.values() if members[0].is_kept]
-    groups += [Group(members) for members in _refine(list(classes.values()), _reading_sets(atoms))]
+    orders = [tuple(_root(atom) for atom in order) for order in wanted_orders]
+    groups += [Group(members) for members in _refine(list(classes.values()), _reading_sets(atoms, orders))]
     home = {atom: group for group in groups for atom in group.atoms}
-    _order(groups, home, wanted_orders)
+    _order(groups, home, orders)
     overlays = _overlays([atom for atom in atoms.all if atom.primary is not None], home)
     return Partition(groups + overlays, home)
 
@@ -84,13 +85,20 @@ def _root(atom: Atom) -> Atom:
     return atom
 
 
-def _reading_sets(atoms: Atoms) -> list[tuple[Atom, ...]]:
-    """The distinct sets of atoms that convolutions read; an updated atom stands for the one it updates."""
+def _reading_sets(atoms: Atoms, orders: Sequence[tuple[Atom, ...]]) -> list[tuple[Atom, ...]]:
+    """The distinct sets of atoms that convolutions read; an updated atom stands for the one it updates.
+
+    A reader outside the fold counts only where no convolution reads what it reads: joining saves a convolution for
+    every slice that it costs, but where all readers slice, it saves nothing.
+    """
     sets: dict[tuple[Atom, ...], None] = {}
     for atom in atoms.all:
         if atom.main and not atom.is_skip:
             roots = {_root(read_atom) for read in atom.main for read_atom in read.atoms}
             sets.setdefault(tuple(sorted(roots, key=lambda a: a.index)))
+    joined = {atom for reading in sets for atom in reading}
+    for order in orders:
+        sets.setdefault(tuple(sorted(set(order) - joined, key=lambda a: a.index)))
     return list(sets)
 
 
@@ -114,20 +122,19 @@ def _refine(classes: list[list[Atom]], reading_sets: list[tuple[Atom, ...]]) -> 
     return sorted(parts.values(), key=lambda members: members[0].index)
 
 
-def _order(groups: list[Group], home: dict[Atom, Group], wanted_orders: Iterable[tuple[Atom, ...]]) -> None:
+def _order(groups: list[Group], home: dict[Atom, Group], orders: Sequence[tuple[Atom, ...]]) -> None:
     """Choose the channel order of every group so that what is added to it, or reads it whole, need not shuffle."""
     wanted: dict[frozenset[Atom], tuple[Atom, ...]] = {}
-    for sequence in wanted_orders:
-        roots = tuple(_root(atom) for atom in sequence)
-        wanted.setdefault(frozenset(roots), roots)
+    for order in orders:
+        wanted.setdefault(frozenset(order), order)
     for group in sorted(groups, key=lambda g: g.depth):
         if group.is_kept or len(group.atoms) == 1:
             continue
         followed = _order_of_skips(group, home)
         if followed is not None:
             group.atoms.sort(key=lambda atom: followed[atom])
-        elif (order := wanted.get(frozenset(group.atoms))) is not None and len(order) == len(group.atoms):
-            group.atoms = list(order)
+        elif (found := wanted.get(frozenset(group.atoms))) is not None and len(found) == len(group.atoms):
+            group.atoms = list(found)
 
 
 def _order_of_skips(group: Group, home: dict[Atom, Group]) -> dict[Atom, int] | None:

@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from rir_deploy.fold import kernels
 from rir_deploy.fold.affine import NormalForm, RefusalError
+from rir_deploy.fold.algebra import apply_to_bias, compose
 from rir_deploy.fold.attributes import int_of, ints_of, name_of, string_of
 from rir_deploy.fold.forms import Affine, Extents, Segment, Term, extents_after, merge_terms, scale_form
 from rir_deploy.fold.kernels import Array, Axes, Kernel
@@ -94,7 +95,7 @@ def _through(
     if exact_bias:
         composed = compose_segment(kernel, segment, shared)
         if composed is not None:
-            return composed, kernels.apply_to_bias(kernel, segment.bias)
+            return composed, apply_to_bias(kernel, segment.bias)
     if not segment.terms:
         raise RefusalError("it pads a constant that is not zero, which is no convolution of anything")
     source = nf.materialize(segment, *place)
@@ -105,7 +106,7 @@ def _through(
 def compose_segment(kernel: Kernel, segment: Segment, shared: bool) -> tuple[Term, ...] | None:
     terms = []
     for term in segment.terms:
-        inner = kernels.compose(kernel, term.kernel)
+        inner = compose(kernel, term.kernel)
         if inner is None:
             return None
         terms.append(Term(term.source, term.start, term.stop, inner))

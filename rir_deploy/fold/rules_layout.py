@@ -11,7 +11,7 @@ import onnx_ir as ir
 from rir_deploy.fold import kernels
 from rir_deploy.fold.affine import NormalForm, RefusalError
 from rir_deploy.fold.attributes import axis_of, ints_of, string_of
-from rir_deploy.fold.forms import Affine, Extent, Segment, extents_after, take_channels
+from rir_deploy.fold.forms import Affine, Extent, Segment, cuts_around_groups, extents_after, take_channels
 from rir_deploy.fold.kernels import Kernel
 from rir_deploy.fold.rules_conv import compose_segment
 
@@ -35,10 +35,16 @@ def split(nf: NormalForm, node: ir.Node) -> Affine | None:
     if sizes is None or sum(sizes) != form.channels or len(sizes) != len(node.outputs):
         raise RefusalError("its sizes are not constants")
     borders = [0, *np.cumsum(sizes).tolist()]
+    _check_cuts(form, set(borders))
     parts = [take_channels(form, *r) for r in itertools.pairwise(borders)]
     for output, part in list(zip(node.outputs, parts, strict=True))[1:]:
         nf.forms[output] = part
     return parts[0]
+
+
+def _check_cuts(form: Affine, cuts: set[int]) -> None:
+    if cuts_around_groups(form, cuts) != cuts:
+        raise RefusalError("it cuts through a group of a grouped convolution")
 
 
 def _split_sizes(nf: NormalForm, node: ir.Node, channels: int) -> list[int] | None:
@@ -70,6 +76,7 @@ def slice_channels(nf: NormalForm, node: ir.Node) -> Affine | None:
             low, high, _ = slice(start, end).indices(form.channels)
             if low >= high:
                 return None
+            _check_cuts(form, {low, high})
             form = take_channels(form, low, high)
         elif axis >= 2 and start == 0 and step >= 1 and _reaches_end(end, form.extents[axis - 2]):
             spatial[axis - 2] = step

@@ -67,7 +67,8 @@ class Tensors:
 
     def add_bias(self, value: ir.Value, bias: Array) -> ir.Value:
         axes = len(value.shape) - 2 if value.shape is not None else 2
-        constant = self._writer.constant(bias.reshape((1, -1) + (1,) * axes), f"{value.name}.bias")
+        offset = bias[:1] if (bias == bias[0]).all() else bias.reshape((1, -1) + (1,) * axes)
+        constant = self._writer.constant(offset, f"{value.name}.bias", value)
         return self._writer.node("Add", [value, constant], {}, f"{value.name}_biased")
 
     def subsample(self, value: ir.Value, steps: Sequence[int]) -> ir.Value:

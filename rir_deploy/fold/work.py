@@ -32,6 +32,41 @@ class Work:
 
 def measure_work(model: ir.Model) -> Work:
     """Count what a model costs. The model is not changed; dynamic sizes are taken as `ASSUMED_SIZE`."""
+    floats = [
+        tensor for tensor in _weights(model.graph) if tensor.dtype.is_floating_point() or tensor.dtype.bitwidth <= 8
+    ]
+    ops = Counter(node.op_type for node in model.graph)
+    return Work(
+        convs=ops["Conv"],
+        nodes=sum(ops.values()),
+        macs=_count_macs(model),
+        params=sum(tensor.size for tensor in floats),
+        weight_bytes=sum(tensor.nbytes for tensor in floats),
+        ops=dict(sorted(ops.items())),
+    )
+
+
+def _weights(graph: ir.Graph) -> list[ir.TensorProtocol]:
+    stored = [value.const_value for value in graph.initializers.values()]
+    constants = [
+        node.attributes["value"].as_tensor()
+        for node in graph
+        if node.op_type == "Constant" and "value" in node.attributes
+    ]
+    return [tensor for tensor in (*stored, *constants) if tensor is not None]
+
+
+def _count_macs(model: ir.Model) -> int:
+    batches = _batch_names(model.graph)
+    counts = [_macs(node, batches) for node in model.graph]
+    if None in counts:
+        # Shapes are not all there, or depend on sizes that are not known: infer them at the assumed sizes.
+        sized = _at_assumed_sizes(model)
+        counts = [_macs(node, batches) for node in sized.graph]
+    return sum(count or 0 for count in counts)
+
+
+def _at_assumed_sizes(model: ir.Model) -> ir.Model:
     sized = model.clone()
     for value in sized.graph.inputs:
         if value.shape is not None:
@@ -41,19 +76,8 @@ def measure_work(model: ir.Model) -> Work:
             output.shape = None
     for value in sized.graph.outputs:
         value.shape = None
-    ops = Counter(node.op_type for node in sized.graph)
     # Exporters compute pad amounts and shapes with nodes; inference sees through them only once they are weights.
-    sized = ShapeInferencePass()(EvaluateConstants()(sized).model).model
-    weights = [value.const_value for value in model.graph.initializers.values() if value.const_value is not None]
-    floats = [tensor for tensor in weights if tensor.dtype.is_floating_point() or tensor.dtype.bitwidth <= 8]
-    return Work(
-        convs=ops["Conv"],
-        nodes=sum(ops.values()),
-        macs=sum(_macs(node) for node in sized.graph),
-        params=sum(tensor.size for tensor in floats),
-        weight_bytes=sum(tensor.nbytes for tensor in floats),
-        ops=dict(sorted(ops.items())),
-    )
+    return ShapeInferencePass()(EvaluateConstants()(sized).model).model
 
 
 def _assumed(size: object, axis: int) -> int:
@@ -62,19 +86,28 @@ def _assumed(size: object, axis: int) -> int:
     return ASSUMED_BATCH if axis == 0 else ASSUMED_SIZE
 
 
-def _macs(node: ir.Node) -> int:
+def _macs(node: ir.Node, batches: frozenset[str]) -> int | None:
+    """Multiply-adds of a node, None where its shapes do not say."""
     if node.op_type not in ("Conv", "Gemm", "MatMul"):
         return 0
-    weight, output = _sizes(node.inputs[1]), _sizes(node.outputs[0])
+    weight, output = _sizes(node.inputs[1]), _sizes(node.outputs[0], batches)
     if weight is None or output is None:
-        return 0
+        return None
     # Every weight is used once for every place of the result: spatial places of a Conv, leading ones of a MatMul.
     places = [output[0], *output[2:]] if node.op_type == "Conv" else output[:-1]
     return prod(weight) * prod(places)
 
 
-def _sizes(value: ir.Value | None) -> list[int] | None:
+def _batch_names(graph: ir.Graph) -> frozenset[str]:
+    firsts = [value.shape[0] for value in graph.inputs if value.shape is not None and len(value.shape) > 0]
+    return frozenset(size.value for size in firsts if isinstance(size, ir.SymbolicDim) and size.value is not None)
+
+
+def _sizes(value: ir.Value | None, batches: frozenset[str] = frozenset()) -> list[int] | None:
     if value is None or value.shape is None:
         return None
-    sizes = [size for size in value.shape if isinstance(size, int)]
-    return sizes if len(sizes) == len(value.shape) else None
+    sizes = list(value.shape)
+    if sizes and isinstance(sizes[0], ir.SymbolicDim) and sizes[0].value in batches:
+        sizes[0] = ASSUMED_BATCH
+    known = [size for size in sizes if isinstance(size, int)]
+    return known if len(known) == len(sizes) else None

@@ -15,14 +15,17 @@ INT64_MAX = int(np.iinfo(np.int64).max)
 
 
 class Writer:
-    """Collects ``nodes`` in order and their ``initializers``; float constants are cast to ``dtype`` here, once."""
+    """Collects ``nodes`` in order and their ``initializers``; float constants are cast here, once.
 
-    def __init__(self, dtype: ir.DataType, taken: Iterable[str]) -> None:
+    A node's result and its constants have the type of its first input: parts of one graph may differ in precision.
+    """
+
+    def __init__(self, taken: Iterable[str]) -> None:
         self.nodes: list[ir.Node] = []
         self.initializers: list[ir.Value] = []
-        self._dtype = dtype
         self._names = set(taken)
         self._integers: dict[tuple[int, ...], ir.Value] = {}
+        self._masks: dict[object, ir.Value] = {}
 
     def node(
         self,
@@ -32,13 +35,23 @@ class Writer:
         name: str,
     ) -> ir.Value:
         listed = [value if isinstance(value, ir.Attr) else _attribute(key, value) for key, value in attributes.items()]
-        unique = self._unique(name)
-        output = ir.Value(name=unique, type=ir.TensorType(self._dtype), shape=_shape_like(inputs[0]))
+        unique, first = self._unique(name), inputs[0]
+        assert first is not None
+        output = ir.Value(name=unique, type=first.type, shape=_shape_like(first))
         self.nodes.append(ir.Node("", op_type, inputs, listed, outputs=[output], name=f"{unique}/{op_type}"))
         return output
 
-    def constant(self, array: Array, name: str) -> ir.Value:
-        return self._initializer(array.astype(self._dtype.numpy()), self._unique(name))
+    def constant(self, array: Array, name: str, like: ir.Value) -> ir.Value:
+        """A weight of the float type that ``like`` has."""
+        assert like.dtype is not None
+        return self._initializer(array.astype(like.dtype.numpy()), self._unique(name))
+
+    def mask(self, array: Array, name: str, like: ir.Value) -> ir.Value:
+        """A constant that all who need the same share."""
+        key = (like.dtype, array.shape, array.tobytes())
+        if key not in self._masks:
+            self._masks[key] = self.constant(array, name, like)
+        return self._masks[key]
 
     def integers(self, values: Sequence[int]) -> ir.Value:
         """A constant list of int64, shared by all who need the same."""
@@ -70,6 +83,6 @@ def _attribute(name: str, value: int | float | str | list[int]) -> ir.Attr:
     return ir.AttrInt64(name, value) if isinstance(value, int) else ir.AttrInt64s(name, value)
 
 
-def _shape_like(value: ir.Value | None) -> ir.Shape | None:
+def _shape_like(value: ir.Value) -> ir.Shape | None:
     """Only the rank is known before shape inference runs on the finished graph."""
-    return None if value is None or value.shape is None else ir.Shape([None] * len(value.shape))
+    return None if value.shape is None else ir.Shape([None] * len(value.shape))

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from rir_deploy.fold import fold
+
 Array = NDArray[np.floating]
 
 
@@ -118,6 +120,16 @@ def relative_error(model: ir.Model, other: ir.Model, **options: int) -> float:
         assert a.shape == b.shape
         worst = max(worst, float(np.abs(a - b).max() / max(np.abs(a).max(), 1e-30)))
     return worst
+
+
+def check(model: ir.Model, **options: int) -> ir.Model:
+    """Fold a graph, hold it against the unfolded one, and return it."""
+    result = fold(model)
+    assert relative_error(model, result.model, **options) < 1e-9
+    assert result.after.macs <= result.before.macs
+    assert result.after.weight_bytes <= result.before.weight_bytes
+    onnx.checker.check_model(ir.to_proto(result.model), full_check=True)
+    return result.model
 
 
 def ops(model: ir.Model) -> Counter[str]:

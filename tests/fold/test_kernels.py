@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from rir_deploy.fold import kernels
+from rir_deploy.fold import algebra, kernels
 from rir_deploy.fold.kernels import Array, Kernel
 
 
@@ -56,7 +56,7 @@ def image(cols: int, size: tuple[int, int] = (7, 6)) -> Array:
 def test_add(a: Kernel, data: st.DataObject) -> None:
     b = data.draw(random_kernels(cols=a.cols, rows=a.rows))
     b = replace(b, strides=a.strides, growth=a.growth)
-    total = kernels.add(a, b)
+    total = algebra.add(a, b)
     assume(total is not None)
     assert total is not None
     np.testing.assert_allclose(
@@ -69,7 +69,7 @@ def test_add(a: Kernel, data: st.DataObject) -> None:
 @given(random_kernels(), st.data())
 def test_compose(inner: Kernel, data: st.DataObject) -> None:
     outer = data.draw(random_kernels(cols=inner.rows))
-    composed = kernels.compose(outer, inner)
+    composed = algebra.compose(outer, inner)
     assume(composed is not None)
     assert composed is not None
     x = image(inner.cols)
@@ -82,7 +82,7 @@ def test_compose_refuses_what_is_not_exact_at_the_border() -> None:
     """A padded 3x3 after a padded 3x3 reads zeros where one 5x5 would read values that the first one computed."""
     weight = np.ones((1, 1, 3, 3))
     padded = kernels.convolution(weight, (1, 1), (1, 1, 1, 1), (1, 1), 1)
-    assert kernels.compose(padded, padded) is None
+    assert algebra.compose(padded, padded) is None
     naive = kernels.convolution(np.ones((1, 1, 5, 5)), (1, 1), (2, 2, 2, 2), (1, 1), 1)
     x = np.ones((1, 6, 6))
     assert not np.allclose(apply(naive, x), apply(padded, apply(padded, x)))
@@ -91,7 +91,7 @@ def test_compose_refuses_what_is_not_exact_at_the_border() -> None:
 def test_compose_refuses_padding_after_a_crop() -> None:
     crop = kernels.shift(1, (-1, -1), (-1, -1))
     padded = kernels.convolution(np.ones((1, 1, 3, 3)), (1, 1), (1, 1, 1, 1), (1, 1), 1)
-    assert kernels.compose(padded, crop) is None
+    assert algebra.compose(padded, crop) is None
 
 
 @pytest.mark.parametrize("steps", [(1, 2), (2, 2), (3, 1)])
@@ -135,10 +135,10 @@ def test_apply_to_bias() -> None:
     kernel = kernels.convolution(image(6).reshape(2, 3, 7, 6)[:, :, :2, :2], (1, 1), (0,) * 4, (1, 1), 1)
     bias = np.array([1.0, -2.0, 0.5])
     flat = apply(kernel, np.broadcast_to(bias[:, None, None], (3, 5, 5)))
-    np.testing.assert_allclose(kernels.apply_to_bias(kernel, bias), flat[:, 0, 0], atol=1e-12)
+    np.testing.assert_allclose(algebra.apply_to_bias(kernel, bias), flat[:, 0, 0], atol=1e-12)
 
 
 def test_adding_a_selection_never_grows_a_kernel() -> None:
     """A 1x1 kernel and an identity two places away: one 3-tap kernel would cost three times as much."""
     one = kernels.convolution(np.ones((1, 1, 1, 1)) * 0.5, (1, 1), (1, 0, 1, 0), (1, 1), 1)
-    assert kernels.add(one, kernels.shift(1, (-1, 0), (3, 0))) is None
+    assert algebra.add(one, kernels.shift(1, (-1, 0), (3, 0))) is None

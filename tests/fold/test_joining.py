@@ -1,0 +1,136 @@
+"""Which streams become one tensor, and what of names and outputs survives."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rir_deploy.fold import fold
+from rir_deploy.fold.members import read_members
+from tests.fold.graphs import Writer, check, ops, relative_error
+
+
+def test_clips_join_only_with_equal_bounds() -> None:
+    for high, convs in ((6.0, 2), (5.0, 3)):
+        w = Writer()
+        x = w.input(3)
+        low = w.constant(np.array(0.0))
+        r = w.op("Clip", [w.conv(x, 4), low, w.constant(np.array(6.0))], 4)
+        t = w.op("Clip", [w.conv(x, 4), low, w.constant(np.array(high))], 4)
+        y = w.relu(w.add(w.conv(r, 4), w.conv(t, 4)))
+        folded = check(w.model(y))
+        assert ops(folded)["Conv"] == convs, high
+
+
+def test_leaky_relus_join_only_with_equal_slopes() -> None:
+    for slope, activations in ((0.1, 2), (0.2, 3)):
+        w = Writer()
+        x = w.input(3)
+        r = w.op("LeakyRelu", [w.conv(x, 4)], 4, alpha=0.1)
+        t = w.op("LeakyRelu", [w.conv(x, 4)], 4, alpha=slope)
+        y = w.op("LeakyRelu", [w.add(w.conv(r, 4), w.conv(t, 4))], 4, alpha=0.1)
+        assert ops(check(w.model(y)))["LeakyRelu"] == activations
+
+
+def test_an_inner_tensor_that_is_also_an_output() -> None:
+    w = Writer()
+    x = w.input(3)
+    r, t = w.relu(w.bn(w.conv(x, 4))), w.relu(w.bn(w.conv(x, 4)))
+    a = w.bn(w.add(w.conv(r, 4), w.conv(t, 4), r))
+    model = w.model(w.relu(a), r, a)
+    folded = check(model)
+    assert [value.name for value in folded.graph.outputs] == [value.name for value in model.graph.outputs]
+    assert ops(folded) == {"Conv": 2, "Relu": 2, "Slice": 1}
+
+
+def test_one_tensor_as_two_outputs_keeps_both_names() -> None:
+    w = Writer()
+    y = w.relu(w.bn(w.conv(w.input(3), 4)))
+    alias = w.op("Identity", [y], 4)
+    model = w.model(y, alias)
+    folded = check(model)
+    assert [value.name for value in folded.graph.outputs] == [y, alias]
+
+
+def test_shared_weights() -> None:
+    w = Writer()
+    x = w.input(3)
+    r, t = w.relu(w.conv(x, 4)), w.relu(w.conv(x, 4))
+    shared = w.constant(w.rng.standard_normal((4, 4, 3, 3)))
+    attributes = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
+    y = w.add(w.op("Conv", [r, shared], 4, **attributes), w.op("Conv", [t, shared], 4, **attributes))
+    model = w.model(w.relu(y))
+    result = fold(model)
+    assert relative_error(model, result.model) < 1e-9
+    # The joined kernel would store the shared weight twice.
+    assert result.after.weight_bytes <= result.before.weight_bytes
+
+
+def test_streams_that_never_meet_stay_apart() -> None:
+    w = Writer()
+    x = w.input(3)
+    r, t = w.relu(w.conv(x, 4)), w.relu(w.conv(x, 4))
+    for _ in range(2):
+        r, t = w.relu(w.bn(w.add(w.conv(r, 4), r))), w.relu(w.bn(w.conv(t, 4)))
+    folded = check(w.model(w.op("GlobalAveragePool", [w.concat(r, t)], 8)))
+    assert ops(folded)["Conv"] == 6
+    assert "Slice" not in ops(folded)
+
+
+def test_a_reader_of_one_stream_only_keeps_the_streams_apart_there() -> None:
+    """The last conv reads t alone: joining r and t before it would make it slice or multiply by zeros."""
+    w = Writer()
+    x = w.input(3)
+    r, t = w.relu(w.conv(x, 4)), w.relu(w.conv(x, 4))
+    r, t = w.relu(w.add(w.conv(r, 4), w.conv(t, 4))), w.relu(w.add(w.conv(t, 4), w.conv(r, 4)))
+    folded = check(w.model(w.op("GlobalAveragePool", [w.conv(t, 2)], 2), w.op("GlobalAveragePool", [r], 4)))
+    assert "Slice" not in ops(folded)
+
+
+def test_elementwise_swish_and_gates_survive() -> None:
+    w = Writer()
+    x = w.input(3)
+    a = w.bn(w.conv(x, 4))
+    gate = w.op("Sigmoid", [w.op("GlobalAveragePool", [a], 4)], 4)
+    y = w.op("Mul", [w.op("Mul", [a, w.op("Sigmoid", [a], 4)], 4), gate], 4)
+    assert ops(check(w.model(y)))["Conv"] == 1
+
+
+@pytest.mark.parametrize(("branches", "convs"), [("repvgg", 1), ("acnet", 1), ("depthwise", 1), ("unpaired", 2)])
+def test_multi_branch_training_blocks(branches: str, convs: int) -> None:
+    w = Writer()
+    x = w.input(4)
+    parts = {
+        "repvgg": lambda: [w.bn(w.conv(x, 4)), w.bn(w.conv(x, 4, 1)), w.bn(x)],
+        "acnet": lambda: [w.bn(w.conv(x, 4)), w.bn(w.conv(x, 4, (1, 3))), w.bn(w.conv(x, 4, (3, 1)))],
+        "depthwise": lambda: [w.bn(w.conv(x, 4, group=4)), w.bn(w.conv(x, 4, 1, group=4)), w.bn(x)],
+        # Without the 3x3, a 3x3 kernel for 1x3 and 3x1 would cost half as much again.
+        "unpaired": lambda: [w.conv(x, 4, (1, 3)), w.conv(x, 4, (3, 1))],
+    }[branches]()
+    assert ops(check(w.model(w.relu(w.add(*parts)))))["Conv"] == convs
+
+
+def test_names_metadata_and_provenance_of_channels() -> None:
+    w = Writer()
+    x = w.input(3)
+    r, t = w.relu(w.conv(x, 4)), w.relu(w.conv(x, 2))
+    model = w.model(w.relu(w.add(w.conv(r, 4), w.conv(t, 4))))
+    model.metadata_props["author"] = "someone"
+    folded = check(model)
+    assert folded.metadata_props["author"] == "someone"
+    assert folded.graph.inputs[0].name == "x"
+    assert str(folded.graph.inputs[0].shape[0]) == "batch"
+    joined = next(node for node in folded.graph if node.op_type == "Relu")
+    assert read_members(joined) == [(r, 0, 4), (t, 0, 2)]
+
+
+def test_a_long_chain_neither_recurses_nor_slows() -> None:
+    w = Writer()
+    x = w.input(2, (2, 2))
+    r, t = w.relu(w.conv(x, 2, 1)), w.relu(w.conv(x, 2, 1))
+    for _ in range(400):
+        a = w.add(w.conv(r, 2, 1), w.conv(t, 2, 1), r)
+        b = w.add(w.conv(t, 2, 1), w.conv(r, 2, 1))
+        r, t = w.relu(a), w.relu(b)
+    folded = fold(w.model(w.concat(r, t)))
+    assert folded.after.ops == {"Conv": 401, "Relu": 401}
