@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
+import onnx_ir as ir
 import pytest
+from onnx import helper
 
 from rir_deploy.fold import fold
 from tests.fold.graphs import Writer, check, ops, relative_error
