@@ -52,6 +52,8 @@ class Graph:
     convs: int
     nodes: int
     macs: int
+    # Export, fold and the check against PyTorch, where this tool did it.
+    seconds: float | None = None
 
 
 def make_graphs(folder: Path) -> tuple[Path, list[Graph]]:
@@ -75,13 +77,13 @@ def _checkpoint(name: str, folder: Path) -> Path:
 
 def _export(name: str, checkpoint: Path, folder: Path, *, fold: bool) -> Graph:
     path = folder / f"{name.replace(' ', '-')}.onnx"
-    export_file(ExportRequest(checkpoint, fold=fold), path, force=False)
-    return _graph(name, path)
+    exported = export_file(ExportRequest(checkpoint, fold=fold), path, force=False)
+    return _graph(name, path, exported.seconds)
 
 
-def _graph(name: str, path: Path) -> Graph:
+def _graph(name: str, path: Path, seconds: float | None = None) -> Graph:
     work = measure_work(load_onnx(path))
-    return Graph(name, path, work.convs, work.nodes, work.macs)
+    return Graph(name, path, work.convs, work.nodes, work.macs, seconds)
 
 
 def _peers(traced: Path, folder: Path) -> list[Graph]:

@@ -1,0 +1,96 @@
+"""Parity of everything that a trained checkpoint becomes: folded ONNX, and engines of every precision and backend.
+
+    python benchmarks/parity.py rir_cifar10_w16.pt --recipe cifar10 --calibration cifar10-train.zip \
+        --test cifar10-test.zip -o benchmarks/results/parity.json
+
+Each row is compared with the checkpoint in PyTorch on all test images. Engines that cannot run here are verified by
+simulation and marked so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rir_deploy.bench.machine import read_machine
+from rir_deploy.engines import BACKENDS, get_backend
+from rir_deploy.pipeline.build import BuildRequest, build_engine
+from rir_deploy.pipeline.calibrate import CalibrationRequest
+from rir_deploy.pipeline.export import ExportRequest, export_file
+from rir_deploy.pipeline.lower import PRECISIONS
+from rir_deploy.pipeline.verify import VerifyRequest, verify_files
+
+KEYS = (
+    "passed",
+    "simulation",
+    "agreement",
+    "max_abs_error",
+    "max_relative_error",
+    "mean_abs_error",
+    "sqnr_db",
+    "images",
+)
+
+
+def row(name: str, checkpoint: Path, candidate: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    request = VerifyRequest(checkpoint, candidate, arguments.test, arguments.recipe, simulate=True)
+    found = verify_files(request).to_dict()
+    sides = {f"{side}_top1": found[side]["top1"] for side in ("reference", "candidate")}  # type: ignore[index]
+    return {"name": name, **sides, **{key: found[key] for key in KEYS}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--recipe", required=True)
+    parser.add_argument("--calibration", required=True, help="images that INT8 ranges are found on")
+    parser.add_argument("--test", required=True, help="labelled images, disjoint from those")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    arguments = parser.parse_args()
+    folder = Path(tempfile.mkdtemp())
+    rows, builds = [], []
+    try:
+        for fold in (False, True):
+            name = "folded" if fold else "traced"
+            onnx = folder / f"{name}.onnx"
+            export_file(ExportRequest(arguments.checkpoint, arguments.recipe, fold=fold), onnx, force=False)
+            rows.append(row(f"{name} ONNX", arguments.checkpoint, onnx, arguments))
+            for backend in BACKENDS:
+                if not get_backend(backend).availability().can_build:
+                    continue
+                for precision in PRECISIONS:
+                    engine = folder / f"{name}-{backend}-{precision}"
+                    targets = ("sm89",) if backend == "tensorrt-rtx" else ()
+                    calibration = CalibrationRequest(data=arguments.calibration)
+                    request = BuildRequest(
+                        onnx, backend, precision, calibration=calibration, targets=targets, fold=False
+                    )
+                    built = build_engine(request, engine, force=False)
+                    label = f"{name} {backend} {precision}"
+                    builds.append({"name": label, "size_bytes": built.manifest.size_bytes, "seconds": built.seconds})
+                    rows.append(row(label, arguments.checkpoint, engine, arguments))
+                    print(json.dumps(rows[-1]), flush=True)
+    finally:
+        shutil.rmtree(folder)
+    result = {
+        "machine": read_machine().to_dict(),
+        "checkpoint": arguments.checkpoint.name,
+        "rows": rows,
+        "builds": builds,
+    }
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    for found in rows:
+        sqnr = "exact" if found["sqnr_db"] is None else f"{found['sqnr_db']:6.1f} dB"
+        print(
+            f"{found['name']:32s} top-1 {found['candidate_top1']:.2%} agreement {found['agreement']:.2%} "
+            f"error {found['max_relative_error']:.1e} {sqnr}{' (simulation)' if found['simulation'] else ''}"
+        )
+
+
+if __name__ == "__main__":
+    main()
