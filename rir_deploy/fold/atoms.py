@@ -33,10 +33,10 @@ from rir_deploy.fold.forms import (
     Segment,
     Source,
     Term,
-    merge_terms,
     term_columns,
 )
 from rir_deploy.fold.kernels import Array, Kernel, regroup, take_columns
+from rir_deploy.fold.sums import merge_terms
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,14 +10,11 @@ and which of them to put back together is decided once, over the whole graph, in
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
 
-from rir_deploy.fold.algebra import add
 from rir_deploy.fold.kernels import Array, Kernel, diagonal, scale_rows, take_columns, take_rows
 
 # The length of one spatial axis: a number, or (root, stride, growth) for floor((root + growth - 1) / stride) + 1.
@@ -37,7 +34,10 @@ class ChannelwiseOp:
 
 @dataclass(eq=False)
 class Source:
-    """Something that convolutions read. ``value`` is set on tensors the graph keeps, ``operand`` on all others."""
+    """Something that convolutions read: a tensor of the graph where ``operand`` is None, else ``op`` of ``operand``.
+
+    ``pooling`` is set where ``op`` is an average that is also a convolution of its operand: the kernel it is.
+    """
 
     index: int
     channels: int
@@ -45,6 +45,7 @@ class Source:
     origin: ir.Value
     origin_start: int = 0
     op: ChannelwiseOp | None = None
+    pooling: Kernel | None = None
     operand: Segment | None = None
     operand_extents: Extents = ()
 
@@ -109,26 +110,6 @@ def whole(source: Source) -> Affine:
     return Affine((Segment(source.channels, (term,), np.zeros(source.channels)),), source.extents)
 
 
-def merge_terms(terms: Sequence[Term]) -> tuple[Term, ...]:
-    """Add kernels that read the same channels wherever the sum costs no more than its parts, until none is left."""
-    merged: list[Term] = []
-    for term in terms:
-        candidate, settled = term, False
-        while not settled:
-            settled = True
-            for i, other in enumerate(merged):
-                if (other.source, other.start, other.stop) != (candidate.source, candidate.start, candidate.stop):
-                    continue
-                kernel = add(other.kernel, candidate.kernel)
-                if kernel is not None:
-                    candidate = Term(candidate.source, candidate.start, candidate.stop, kernel)
-                    del merged[i]
-                    settled = False
-                    break
-        merged.append(candidate)
-    return tuple(merged)
-
-
 def segment_rows(segment: Segment, start: int, stop: int) -> Segment:
     """Channels start:stop of a segment."""
     if (start, stop) == (0, segment.rows):
@@ -179,15 +160,6 @@ def take_channels(form: Affine, start: int, stop: int) -> Affine:
     return Affine(tuple(parts), form.extents)
 
 
-def align(a: Affine, b: Affine) -> list[tuple[Segment, Segment]]:
-    """Cut two maps of equal channel count at each other's borders."""
-    cuts = _borders(a) | _borders(b)
-    for form in (a, b):
-        cuts = cuts_around_groups(form, cuts)
-    ranges = list(itertools.pairwise(sorted(cuts)))
-    return [(_only(take_channels(a, *r)), _only(take_channels(b, *r))) for r in ranges]
-
-
 def cuts_around_groups(form: Affine, cuts: set[int]) -> set[int]:
     """`around_groups` for every segment of a map, at channels of the map."""
     result, start = set(cuts), 0
@@ -196,22 +168,6 @@ def cuts_around_groups(form: Affine, cuts: set[int]) -> set[int]:
         result |= {start + cut for cut in around_groups(segment, inside)}
         start += segment.rows
     return result
-
-
-def _borders(form: Affine) -> set[int]:
-    return {0, *np.cumsum([segment.rows for segment in form.segments]).tolist()}
-
-
-def _only(form: Affine) -> Segment:
-    (segment,) = form.segments
-    return segment
-
-
-def add_forms(a: Affine, b: Affine) -> Affine:
-    segments = [
-        Segment(left.rows, merge_terms(left.terms + right.terms), left.bias + right.bias) for left, right in align(a, b)
-    ]
-    return Affine(tuple(segments), a.extents)
 
 
 def scale_form(form: Affine, scale: Array, offset: Array) -> Affine:

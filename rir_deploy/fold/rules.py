@@ -8,11 +8,12 @@ from numpy.typing import NDArray
 
 from rir_deploy.fold.affine import NormalForm, RefusalError, Rule
 from rir_deploy.fold.attributes import float_of, int_of
-from rir_deploy.fold.forms import Affine, add_forms, scale_form
+from rir_deploy.fold.forms import Affine, scale_form
 from rir_deploy.fold.kernels import Array
 from rir_deploy.fold.rules_channelwise import POINTWISE, POOLING, channelwise
 from rir_deploy.fold.rules_conv import conv
 from rir_deploy.fold.rules_layout import concat, pad, slice_channels, split
+from rir_deploy.fold.sums import add_forms
 
 
 def _batch_normalization(nf: NormalForm, node: ir.Node) -> Affine | None:

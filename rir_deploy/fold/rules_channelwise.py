@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from math import prod
+
+import numpy as np
 import onnx_ir as ir
 
 from rir_deploy.fold.affine import NormalForm, extent_of
-from rir_deploy.fold.forms import Affine, ChannelwiseOp, Extents
+from rir_deploy.fold.attributes import int_of, ints_of, string_of
+from rir_deploy.fold.forms import Affine, ChannelwiseOp, Extents, extents_after
+from rir_deploy.fold.kernels import Kernel, convolution
 
 POINTWISE = frozenset(
     {
@@ -29,7 +35,28 @@ def channelwise(nf: NormalForm, node: ir.Node) -> Affine | None:
     raw = tuple(b"" if a is None else a.dtype.str.encode() + a.tobytes() for a in constants)
     attributes = tuple(sorted((key, str(attribute.value)) for key, attribute in node.attributes.items()))
     op = ChannelwiseOp(node.op_type, attributes, raw, node)
-    return nf.channelwise(op, form, _channelwise_extents(node, op, form), node.outputs[0])
+    pooling = _averaging(node, form.axes)
+    if pooling is None:
+        return nf.channelwise(op, form, _channelwise_extents(node, op, form), node.outputs[0])
+    result = nf.channelwise(op, form, extents_after(form.extents, pooling), node.outputs[0])
+    for segment in result.segments:
+        source = segment.terms[0].source
+        source.pooling = replace(pooling, weight=np.repeat(pooling.weight, segment.rows, axis=0), groups=segment.rows)
+    return result
+
+
+def _averaging(node: ir.Node, axes: int) -> Kernel | None:
+    """The convolution of one channel that an AveragePool is, where it is one: every window averages as many numbers."""
+    if node.op_type != "AveragePool" or int_of(node, "ceil_mode", 0):
+        return None
+    taps, pads = ints_of(node, "kernel_shape", ()), ints_of(node, "pads", (0,) * (2 * axes))
+    auto_pad = string_of(node, "auto_pad", "NOTSET")
+    if auto_pad == "VALID":
+        pads = (0,) * (2 * axes)
+    elif auto_pad != "NOTSET" or (any(pads) and not int_of(node, "count_include_pad", 0)):
+        return None
+    weight = np.full((1, 1, *taps), 1.0 / prod(taps))
+    return convolution(weight, ints_of(node, "strides", (1,) * axes), pads, ints_of(node, "dilations", (1,) * axes), 1)
 
 
 def _channelwise_extents(node: ir.Node, op: ChannelwiseOp, form: Affine) -> Extents:

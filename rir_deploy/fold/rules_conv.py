@@ -9,8 +9,9 @@ from rir_deploy.fold import kernels
 from rir_deploy.fold.affine import NormalForm, RefusalError
 from rir_deploy.fold.algebra import apply_to_bias, compose
 from rir_deploy.fold.attributes import int_of, ints_of, name_of, string_of
-from rir_deploy.fold.forms import Affine, Extents, Segment, Term, extents_after, merge_terms, scale_form
+from rir_deploy.fold.forms import Affine, Extents, Segment, Term, extents_after, scale_form
 from rir_deploy.fold.kernels import Array, Axes, Kernel
+from rir_deploy.fold.sums import merge_terms
 
 
 def conv(nf: NormalForm, node: ir.Node) -> Affine | None:
