@@ -57,7 +57,8 @@ class Read:
 
 @dataclass(eq=False)
 class Atom:
-    """``rows`` channels that are always read together. ``origin`` is where they stood in the graph that came in.
+    """``rows`` channels that are always read together. ``origin`` is where they stood in the graph that came in,
+    at the channels of ``origin_runs`` (first, last + 1).
 
     ``extents`` are the spatial lengths of the result, ``inner`` those before its op (pooling changes them).
     """
@@ -67,7 +68,7 @@ class Atom:
     extents: Extents
     inner: Extents
     origin: ir.Value
-    origin_start: int
+    origin_runs: tuple[tuple[int, int], ...]
     depth: int = 0
     level: int = 0
     op: ChannelwiseOp | None = None
@@ -122,8 +123,8 @@ class Atoms:
     def _build(self, source: Source, pieces: list[Segment], kept: Iterable[ir.Node]) -> None:
         atoms, start = [], 0
         for piece in pieces:
-            inner, place = source.operand_extents or source.extents, source.origin_start + start
-            atom = Atom(len(self.all), piece.rows, source.extents, inner, source.origin, place, op=source.op)
+            inner, runs = source.operand_extents or source.extents, _origin_runs(source, start, start + piece.rows)
+            atom = Atom(len(self.all), piece.rows, source.extents, inner, source.origin, runs, op=source.op)
             atom.is_kept = source.is_kept
             if source.is_kept:
                 producer = source.origin.producer()
@@ -210,12 +211,25 @@ class Atoms:
 
     def _skip(self, atom: Atom, reads: list[Read]) -> Atom:
         """Convolutions that reach back over a nonlinearity, as an atom that is only added."""
-        place = (atom.rows, atom.inner, atom.inner, atom.origin, atom.origin_start)
+        place = (atom.rows, atom.inner, atom.inner, atom.origin, atom.origin_runs)
         skip = Atom(0, *place, is_skip=True, bias=np.zeros(atom.rows))
         self._assign_roles(skip, reads)
         skip.index = len(self.all)
         self.all.append(skip)
         return skip
+
+
+def _origin_runs(source: Source, start: int, stop: int) -> tuple[tuple[int, int], ...]:
+    """Channels start:stop of a source as runs of channels of its origin."""
+    places = range(source.channels) if source.origin_channels is None else source.origin_channels
+    runs: list[tuple[int, int]] = []
+    for place in places[start:stop]:
+        at = source.origin_start + place
+        if runs and runs[-1][1] == at:
+            runs[-1] = (runs[-1][0], at + 1)
+        else:
+            runs.append((at, at + 1))
+    return tuple(runs)
 
 
 def rows_of(atoms: Sequence[Atom]) -> int:

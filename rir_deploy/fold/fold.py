@@ -15,6 +15,7 @@ from rir_deploy.fold.budget import Plan, tighter
 from rir_deploy.fold.constants import EvaluateConstants
 from rir_deploy.fold.join import partition
 from rir_deploy.fold.lower import Lowering
+from rir_deploy.fold.prune import prune
 from rir_deploy.fold.rules import RULES
 from rir_deploy.fold.work import Work, measure_work
 
@@ -45,19 +46,23 @@ class FoldOptions:
 
 @dataclass(frozen=True)
 class FoldResult:
-    """``model`` is a new model; where ``modified`` is False it computes and costs what the given one does."""
+    """``model`` is a new model; where ``modified`` is False it computes and costs what the given one does.
+
+    ``dead_channels``: how many channels went that were zero for every input, or that nothing read.
+    """
 
     model: ir.Model
     modified: bool
     before: Work
     after: Work
     refused: tuple[Refused, ...]
+    dead_channels: int = 0
 
     def to_dict(self) -> dict[str, object]:
         before, after = self.before.to_dict(), self.after.to_dict()
         counts = {key: {"before": before[key], "after": after[key]} for key in before}
         refused = [{"node": refusal.node, "reason": refusal.reason} for refusal in self.refused]
-        return {"modified": self.modified, **counts, "refused": refused}
+        return {"modified": self.modified, **counts, "dead_channels": self.dead_channels, "refused": refused}
 
 
 def fold(model: ir.Model, options: FoldOptions = FoldOptions()) -> FoldResult:
@@ -79,7 +84,7 @@ def fold(model: ir.Model, options: FoldOptions = FoldOptions()) -> FoldResult:
     before = measure_work(model)
     plan: Plan | None = Plan()
     while plan is not None:
-        folded, refused = _fold_graph(model, plan)
+        folded, refused, dead = _fold_graph(model, plan)
         after = measure_work(folded)
         excess = after.weight_bytes - before.weight_bytes
         plan = tighter(plan, _prepared(model), excess) if excess > 0 else None
@@ -93,7 +98,7 @@ def fold(model: ir.Model, options: FoldOptions = FoldOptions()) -> FoldResult:
         if options.require:
             raise GateError("nothing in the graph folds (--require): " + _reasons(refused))
         return FoldResult(model.clone(), False, before, before, refused)
-    return FoldResult(folded, True, before, after, refused)
+    return FoldResult(folded, True, before, after, refused, dead)
 
 
 def _is_better(before: Work, after: Work) -> bool:
@@ -114,17 +119,19 @@ def _prepared(model: ir.Model) -> ir.Model:
     return prepared
 
 
-def _fold_graph(model: ir.Model, plan: Plan) -> tuple[ir.Model, tuple[Refused, ...]]:
+def _fold_graph(model: ir.Model, plan: Plan) -> tuple[ir.Model, tuple[Refused, ...], int]:
+    """The folded model, what was refused, and how many dead channels went."""
     prepared = _prepared(model)
     graph = prepared.graph
     nf = NormalForm(graph, RULES, plan.untouched)
+    dead = prune(nf)
     atoms = Atoms(nf)
     groups = partition(atoms, _wanted_orders(nf, atoms))
     lowering = Lowering(nf, atoms, groups, _names(nf, graph), plan.lean)
     _rewrite(graph, lowering, nf.kept)
     for make in FINISH:
         prepared = make()(prepared).model
-    return prepared, tuple(nf.refused)
+    return prepared, tuple(nf.refused), dead
 
 
 def _wanted_orders(nf: NormalForm, atoms: Atoms) -> list[tuple[Atom, ...]]:

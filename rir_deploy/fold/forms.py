@@ -36,6 +36,7 @@ class ChannelwiseOp:
 class Source:
     """Something that convolutions read: a tensor of the graph where ``operand`` is None, else ``op`` of ``operand``.
 
+    ``origin_channels`` are the places, after ``origin_start``, of the channels that pruning left (None: all).
     ``pooling`` is set where ``op`` is an average that is also a convolution of its operand: the kernel it is.
     """
 
@@ -44,6 +45,7 @@ class Source:
     extents: Extents
     origin: ir.Value
     origin_start: int = 0
+    origin_channels: tuple[int, ...] | None = None
     op: ChannelwiseOp | None = None
     pooling: Kernel | None = None
     operand: Segment | None = None

@@ -14,7 +14,7 @@ MEMBERS_KEY = "rir_deploy.members"
 
 
 def write_members(node: ir.Node, atoms: Sequence[Atom]) -> None:
-    members = [[atom.origin.name, atom.origin_start, atom.origin_start + atom.rows] for atom in atoms]
+    members = [[atom.origin.name, start, stop] for atom in atoms for start, stop in atom.origin_runs]
     node.metadata_props[MEMBERS_KEY] = json.dumps(members)
 
 
