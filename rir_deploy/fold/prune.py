@@ -77,7 +77,7 @@ def _bound_groups(term: Term, rows: Mask, needed: Masks) -> Mask | None:
     if kernel.is_dense:
         return None
     columns = needed[term.source][term.start : term.stop]
-    live: Mask = columns.reshape(kernel.groups, -1).any(axis=1) | rows.reshape(kernel.groups, -1).any(axis=1)
+    live = np.logical_or(columns.reshape(kernel.groups, -1).any(axis=1), rows.reshape(kernel.groups, -1).any(axis=1))
     return live if live.sum() > 1 or kernel.is_selection else None
 
 
