@@ -40,8 +40,10 @@ class NormalForm:
         self._rules = rules
         self._untouched = untouched
         self.opset = graph.opset_imports.get("", 0)
-        self.constants = Constants(self.opset)
+        self.constants = Constants(self.opset, from_shapes=True)
         self.forms: dict[ir.Value, Affine] = {}
+        # What rules note about values that have no normal form (yet), for the rules of their readers.
+        self.views: dict[ir.Value, object] = {}
         self.sources: list[Source] = []
         self.kept: list[ir.Node] = []
         self.refused: list[Refused] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -19,10 +21,13 @@ _OPAQUE = _IMPURE | {"DequantizeLinear", "QuantizeLinear", "DynamicQuantizeLinea
 
 
 class Constants:
-    """Constant values of one graph as numpy arrays, each computed once."""
+    """Constant values of one graph as numpy arrays, each computed once.
 
-    def __init__(self, opset: int) -> None:
-        self._opset = opset
+    ``from_shapes``: sizes that shape inference has found are constants too.
+    """
+
+    def __init__(self, opset: int, from_shapes: bool = False) -> None:
+        self._opset, self._from_shapes = opset, from_shapes
         self._known: dict[ir.Value, NDArray[np.generic] | None] = {}
 
     def get(self, value: ir.Value | None) -> NDArray[np.generic] | None:
@@ -43,7 +48,7 @@ class Constants:
 
     def _operands(self, value: ir.Value) -> list[ir.Value]:
         node = value.producer()
-        if node is None or node.op_type in _OPAQUE:
+        if node is None or node.op_type in _OPAQUE or self._has_sizes(node):
             return []
         inputs = [operand for operand in node.inputs if operand is not None and operand not in self._known]
         # One graph input among the operands settles it: there is no need to look at the rest.
@@ -57,11 +62,43 @@ class Constants:
         node = value.producer()
         if node is None or node.domain not in ("", "ai.onnx") or node.op_type in _OPAQUE or len(node.outputs) != 1:
             return None
+        if node.op_type == "Shape" and self._from_shapes:
+            measured = None if node.inputs[0] is None else self._known.get(node.inputs[0])
+            sizes = _sizes(node, measured)
+            return None if sizes is None or None in sizes else np.array(sizes, dtype=np.int64)
+        if (size := self._one_size(node)) is not None:
+            return size
         arrays = [None if operand is None else self._known.get(operand) for operand in node.inputs]
         missing = any(a is None and operand is not None for a, operand in zip(arrays, node.inputs, strict=True))
         if missing or not arrays or sum(a.size for a in arrays if a is not None) > _MAX_ELEMENTS:
             return None
         return _evaluate(node, arrays, self._opset)
+
+    def _has_sizes(self, node: ir.Node) -> bool:
+        """Whether it is a Shape whose result is known without a look at what it measures."""
+        return node.op_type == "Shape" and self._from_shapes and None not in (_sizes(node, None) or [None])
+
+    def _one_size(self, node: ir.Node) -> NDArray[np.generic] | None:
+        """Sizes gathered from a shape of which the rest, such as the batch, may be unknown."""
+        shape = node.inputs[0].producer() if node.op_type == "Gather" and node.inputs[0] is not None else None
+        places = self._known.get(node.inputs[1]) if shape is not None and node.inputs[1] is not None else None
+        if shape is None or shape.op_type != "Shape" or places is None or not self._from_shapes:
+            return None
+        sizes = _sizes(shape, None)
+        chosen = [None] if sizes is None else [sizes[int(place)] for place in places.reshape(-1)]
+        return None if None in chosen else np.array(chosen, dtype=np.int64).reshape(places.shape)
+
+
+def _sizes(node: ir.Node, measured: NDArray[np.generic] | None) -> list[int | None] | None:
+    """The sizes that a Shape node returns, with None for those that are not known; None where not even the rank is."""
+    shape: Iterable[object] | None = node.inputs[0].shape if node.inputs[0] is not None else None
+    shape = shape if measured is None else measured.shape
+    if shape is None:
+        return None
+    sizes = [size if isinstance(size, int) else None for size in shape]
+    first = node.attributes.get_int("start", 0)
+    last = node.attributes.get_int("end", len(sizes))
+    return sizes[first:last]
 
 
 def _evaluate(node: ir.Node, arrays: list[NDArray[np.generic] | None], opset: int) -> NDArray[np.generic] | None:
@@ -81,6 +118,16 @@ def _evaluate(node: ir.Node, arrays: list[NDArray[np.generic] | None], opset: in
     return result if isinstance(result, np.ndarray) and result.size <= _MAX_ELEMENTS else None
 
 
+def _is_worth_storing(array: NDArray[np.generic], node: ir.Node) -> bool:
+    """Integers, since shapes hang on them; floats only where they take no more room than what they replace."""
+    own = [
+        value.const_value.nbytes
+        for value in node.inputs
+        if value is not None and value.const_value is not None and len(value.uses()) == 1
+    ]
+    return array.dtype.kind != "f" or array.size == 1 or array.nbytes <= sum(own)
+
+
 class EvaluateConstants(ir.passes.InPlacePass):
     """Turn every value that does not depend on an input into a weight, so that shapes can be inferred through it."""
 
@@ -91,7 +138,7 @@ class EvaluateConstants(ir.passes.InPlacePass):
         for node in graph:
             output = node.outputs[0]
             array = constants.get(output) if len(node.outputs) == 1 and not output.is_graph_output() else None
-            if array is None or output.name is None:
+            if array is None or output.name is None or not _is_worth_storing(array, node):
                 continue
             weight = ir.Value(
                 name=output.name,

@@ -14,6 +14,7 @@ from rir_deploy.fold.atoms import Atom, Atoms
 from rir_deploy.fold.budget import Plan, tighter
 from rir_deploy.fold.constants import EvaluateConstants
 from rir_deploy.fold.join import partition
+from rir_deploy.fold.live import drop_unread
 from rir_deploy.fold.lower import Lowering
 from rir_deploy.fold.prune import prune
 from rir_deploy.fold.rules import RULES
@@ -80,7 +81,9 @@ def fold(model: ir.Model, options: FoldOptions = FoldOptions()) -> FoldResult:
     """
     opset = model.graph.opset_imports.get("", 0)
     if opset < MIN_OPSET:
-        raise InputError(f"the model is written in opset {opset}; export it with opset {MIN_OPSET} or newer")
+        raise InputError(
+            f"the model is written in opset {opset}; export it with opset {MIN_OPSET} or newer, or go on without folding"
+        )
     before = measure_work(model)
     plan: Plan | None = Plan()
     while plan is not None:
@@ -124,6 +127,7 @@ def _fold_graph(model: ir.Model, plan: Plan) -> tuple[ir.Model, tuple[Refused, .
     prepared = _prepared(model)
     graph = prepared.graph
     nf = NormalForm(graph, RULES, plan.untouched)
+    drop_unread(nf)
     dead = prune(nf)
     atoms = Atoms(nf)
     groups = partition(atoms, _wanted_orders(nf, atoms))

@@ -15,6 +15,9 @@ from rir_deploy.fold.algebra import add, apply_to_bias, compose
 from rir_deploy.fold.forms import Segment, Term, around_groups, segment_rows
 from rir_deploy.fold.kernels import Array, Kernel, take_rows
 
+# A pool of a padded convolution is three tensors deep.
+_MAX_DEPTH = 3
+
 
 def look_through(segment: Segment) -> Segment:
     """The same segment with every such term taken over, until none is left."""
@@ -31,7 +34,7 @@ def look_through(segment: Segment) -> Segment:
     return Segment(segment.rows, tuple(terms), bias)
 
 
-def _take_over(term: Term, others: list[Term]) -> tuple[list[Term], Array] | None:
+def _take_over(term: Term, others: list[Term], depth: int = _MAX_DEPTH) -> tuple[list[Term], Array] | None:
     """The other terms with ``term`` added to them through its source, and the bias that comes with it."""
     opened = _open(term)
     if opened is None:
@@ -39,11 +42,15 @@ def _take_over(term: Term, others: list[Term]) -> tuple[list[Term], Array] | Non
     inner_terms, bias = opened
     result = list(others)
     for inner in inner_terms:
-        place = next((i for i, other in enumerate(result) if _sum(other, inner) is not None), None)
-        kernel = None if place is None else _sum(result[place], inner)
-        if place is None or kernel is None:
+        sums = [_sum(other, inner) for other in result]
+        place = next((i for i, kernel in enumerate(sums) if kernel is not None), None)
+        if place is not None and (kernel := sums[place]) is not None:
+            result[place] = Term(inner.source, inner.start, inner.stop, kernel)
+            continue
+        deeper = _take_over(inner, result, depth - 1) if depth else None
+        if deeper is None:
             return None
-        result[place] = Term(inner.source, inner.start, inner.stop, kernel)
+        result, bias = deeper[0], bias + deeper[1]
     return result, bias
 
 

@@ -83,9 +83,11 @@ class GroupLowering:
         kernel, source = read.kernel, self._tensors.cover(read.atoms)
         if kernel.is_identity:
             return source, bias
-        subsampled = all(o == 0 and g == 0 for o, g in zip(kernel.offsets, kernel.growth, strict=True))
-        if kernel.is_selection and subsampled:
-            return self._tensors.subsample(source, kernel.strides), bias
+        if kernel.is_selection:
+            before, after = kernel.pads
+            moved = self._tensors.shift(source, before, after) if any(before + after) else source
+            strided = any(step > 1 for step in kernel.strides)
+            return self._tensors.subsample(moved, kernel.strides) if strided else moved, bias
         if kernel.is_diagonal and kernel.is_pointwise:
             return self._normalization(source, kernel.weight.reshape(-1), bias, group)
         return self._conv(source, kernel, bias, group), np.zeros(0)

@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from rir_deploy.fold import rules_border
 from rir_deploy.fold.affine import NormalForm, RefusalError, Rule
 from rir_deploy.fold.attributes import float_of, int_of
 from rir_deploy.fold.forms import Affine, scale_form
@@ -92,6 +93,8 @@ def _negation(nf: NormalForm, node: ir.Node) -> Affine | None:
 
 
 def _identity(nf: NormalForm, node: ir.Node) -> Affine | None:
+    if node.inputs[0] in nf.views:
+        nf.views[node.outputs[0]] = nf.views[node.inputs[0]]
     return nf.operand(node.inputs[0])
 
 
@@ -132,5 +135,8 @@ RULES: dict[str, Rule] = {
     "Split": split,
     "Slice": slice_channels,
     "Pad": pad,
+    "ScatterND": rules_border.scatter,
+    "Transpose": rules_border.transpose,
+    "Expand": rules_border.expand,
     **dict.fromkeys(sorted(POINTWISE | POOLING), channelwise),
 }

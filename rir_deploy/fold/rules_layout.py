@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from rir_deploy.fold import kernels
+from rir_deploy.fold import kernels, rules_border
 from rir_deploy.fold.affine import NormalForm, RefusalError
 from rir_deploy.fold.attributes import axis_of, ints_of, string_of
 from rir_deploy.fold.forms import Affine, Extent, Segment, cuts_around_groups, extents_after, take_channels
@@ -116,6 +116,8 @@ def pad(nf: NormalForm, node: ir.Node) -> Affine | None:
     form = Affine((*low, *form.segments, *high), form.extents)
     if not any(before[2:]) and not any(after[2:]):
         return form
+    if any(segment.bias.any() for segment in form.segments):
+        rules_border.begin(nf, node, form, tuple(before[2:]), tuple(after[2:]))
     return _map_segments(nf, node, form, lambda channels: kernels.shift(channels, tuple(before[2:]), tuple(after[2:])))
 
 

@@ -71,6 +71,11 @@ class Tensors:
         constant = self._writer.constant(offset, f"{value.name}.bias", value)
         return self._writer.node("Add", [value, constant], {}, f"{value.name}_biased")
 
+    def shift(self, value: ir.Value, before: Sequence[int], after: Sequence[int]) -> ir.Value:
+        """Zeros around the spatial axes; negative amounts crop."""
+        pads = self._writer.integers([0, 0, *before, 0, 0, *after])
+        return self._writer.node("Pad", [value, pads], {"mode": "constant"}, f"{value.name}_padded")
+
     def subsample(self, value: ir.Value, steps: Sequence[int]) -> ir.Value:
         axes = [axis + 2 for axis, step in enumerate(steps) if step > 1]
         lists = [0] * len(axes), [INT64_MAX] * len(axes), axes, [step for step in steps if step > 1]
