@@ -82,12 +82,13 @@ def fold(model: ir.Model, options: FoldOptions = FoldOptions()) -> FoldResult:
     opset = model.graph.opset_imports.get("", 0)
     if opset < MIN_OPSET:
         raise InputError(
-            f"the model is written in opset {opset}; export it with opset {MIN_OPSET} or newer, or go on without folding"
+            f"the model is written in opset {opset}; export it with opset {MIN_OPSET} or newer, "
+            "or go on without folding"
         )
     before = measure_work(model)
     plan: Plan | None = Plan()
     while plan is not None:
-        folded, refused, dead = _fold_graph(model, plan)
+        folded, refused, dead = _fold_settled(model, plan)
         after = measure_work(folded)
         excess = after.weight_bytes - before.weight_bytes
         plan = tighter(plan, _prepared(model), excess) if excess > 0 else None
@@ -120,6 +121,18 @@ def _prepared(model: ir.Model) -> ir.Model:
     for make in PREPARE:
         prepared = make()(prepared).model
     return prepared
+
+
+def _fold_settled(model: ir.Model, plan: Plan) -> tuple[ir.Model, tuple[Refused, ...], int]:
+    """As `_fold_graph`; where channels went, what is left may fold further, so fold until nothing does."""
+    folded, refused, dead = _fold_graph(model, plan)
+    total = dead
+    while dead:
+        again, _, dead = _fold_graph(folded, plan)
+        if not _is_better(measure_work(folded), measure_work(again)):
+            break
+        folded, total = again, total + dead
+    return folded, refused, total
 
 
 def _fold_graph(model: ir.Model, plan: Plan) -> tuple[ir.Model, tuple[Refused, ...], int]:

@@ -14,8 +14,20 @@ MEMBERS_KEY = "rir_deploy.members"
 
 
 def write_members(node: ir.Node, atoms: Sequence[Atom]) -> None:
-    members = [[atom.origin.name, start, stop] for atom in atoms for start, stop in atom.origin_runs]
+    members = [part for atom in atoms for run in atom.origin_runs for part in _origins(atom.origin, *run)]
     node.metadata_props[MEMBERS_KEY] = json.dumps(members)
+
+
+def _origins(value: ir.Value, start: int, stop: int) -> list[tuple[str | None, int, int]]:
+    """Channels start:stop of a tensor; where an earlier fold made it, what that fold made them of."""
+    node, at = value.producer(), 0
+    found: list[tuple[str | None, int, int]] = []
+    for name, first, last in [] if node is None else read_members(node):
+        low, high = max(start - at, 0), min(stop - at, last - first)
+        if low < high:
+            found.append((name, first + low, first + high))
+        at += last - first
+    return found or [(value.name, start, stop)]
 
 
 def read_members(node: ir.Node) -> list[tuple[str, int, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from rir_deploy.fold import fold
@@ -122,6 +123,23 @@ def test_names_metadata_and_provenance_of_channels() -> None:
     assert str(folded.graph.inputs[0].shape[0]) == "batch"
     joined = next(node for node in folded.graph if node.op_type == "Relu")
     assert read_members(joined) == [(r, 0, 4), (t, 0, 2)]
+
+
+def test_channels_are_traced_through_an_earlier_fold() -> None:
+    w = Writer()
+    x = w.input(3)
+    r, t = w.relu(w.conv(x, 4)), w.relu(w.conv(x, 2))
+    model = w.model(w.relu(w.add(w.conv(r, 4), w.conv(t, 4))))
+    folded = fold(model).model
+    relu = next(node for node in folded.graph if node.op_type == "Relu")
+    weight = relu.inputs[0].producer().inputs[1]  # type: ignore[union-attr]
+    array = weight.const_value.numpy().copy()  # type: ignore[union-attr]
+    array[[1, 4]] = 0.0
+    weight.const_value = ir.tensor(array, name=weight.name)  # type: ignore[union-attr]
+    again = fold(folded)
+    assert again.dead_channels == 2
+    joined = next(node for node in again.model.graph if node.op_type == "Relu")
+    assert read_members(joined) == [(r, 0, 1), (r, 2, 4), (t, 1, 2)]
 
 
 def test_a_long_chain_neither_recurses_nor_slows() -> None:
