@@ -153,7 +153,7 @@ def build_rtx(graphs: list[Graph], folder: Path) -> list[dict[str, Any]]:
             for turn in range(3):
                 lowered = folder / f"rtx-{graph.name}-{precision}-{turn}"
                 built = build_engine(request, lowered, force=False)
-                seconds.append(built.seconds)
+                seconds.append(built.build_seconds)
                 size = built.manifest.size_bytes
             rows.append(
                 {"graph": graph.name, "precision": precision, "size_bytes": size, "seconds": float(np.median(seconds))}

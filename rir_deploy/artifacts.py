@@ -83,11 +83,14 @@ def check_output(path: Path, *, force: bool) -> None:
     Raises:
         UsageError: with the way out.
     """
-    if path.exists() and not force:
-        raise UsageError(f"'{path}' exists already; pass --force to replace it or choose another output")
-    folder = path.absolute().parent
-    while not folder.exists():
-        folder = folder.parent
+    try:
+        if path.exists() and not force:
+            raise UsageError(f"'{path}' exists already; pass --force to replace it or choose another output")
+        folder = path.absolute().parent
+        while not folder.exists():
+            folder = folder.parent
+    except OSError as error:  # a name too long, a folder that cannot be searched
+        raise UsageError(f"cannot write '{path}': {error.strerror}; choose another output") from error
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(
             f"cannot write '{path}': '{folder}' is not a folder that can be written; choose another output"

@@ -39,9 +39,13 @@ class InputError(RirDeployError):
     exit_code = 5
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """A UsageError for ``name`` that lists the known names and, where one is close, suggests it."""
-    names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"; did you mean '{close[0]}'?" if close else ""
+def unknown_name(kind: str, name: str, known: Iterable[str], *, suggest: bool = True) -> UsageError:
+    """A UsageError for ``name`` that lists the known names, as they come, and suggests a close one.
+
+    ``suggest`` False where names that look alike mean different things.
+    """
+    names = list(known)
+    close = [other for other in names if name and other.startswith(name)]
+    close = close or difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean '{close[0]}'?" if close and suggest else ""
     return UsageError(f"unknown {kind} '{name}'{hint} (known: {', '.join(names)})")

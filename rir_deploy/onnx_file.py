@@ -12,7 +12,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from rir_deploy.artifacts import METADATA_KEY, Provenance, atomic_file
-from rir_deploy.errors import InputError
+from rir_deploy.errors import InputError, UsageError
 
 # protobuf cannot hold more in one file; larger weights go into one file beside it.
 EXTERNAL_DATA_BYTES = 1_900_000_000
@@ -22,12 +22,15 @@ def load_onnx(path: Path) -> ir.Model:
     """Read an ONNX file and check it.
 
     Raises:
-        InputError: no such file, truncated or malformed, external data outside its folder, NaN or infinite weights.
+        UsageError: there is no such file.
+        InputError: truncated or malformed, external data outside its folder, NaN or infinite weights.
     """
     try:
         proto = onnx.load(path, load_external_data=False)
     except FileNotFoundError as error:
-        raise InputError(f"there is no file '{path}'; name an ONNX file that exists") from error
+        raise UsageError(f"there is no file '{path}'; name an ONNX file that exists") from error
+    except IsADirectoryError as error:
+        raise UsageError(f"'{path}' is a folder; name an ONNX file") from error
     except (DecodeError, OSError, ValueError) as error:
         raise InputError(f"'{path}' is not a readable ONNX file (truncated or damaged): export it again") from error
     if not proto.graph.node and not proto.graph.output:
@@ -40,7 +43,7 @@ def load_onnx(path: Path) -> ir.Model:
         # In memory, since what is written elsewhere must not depend on a file beside what was read.
         ir.external_data.load_to_model(model)
     except (onnx.checker.ValidationError, ValueError, KeyError, TypeError, OSError, AttributeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".;")
         raise InputError(f"'{path}' is not a valid ONNX model: {reason}; export it again") from error
     _check_weights(model, path)
     return model

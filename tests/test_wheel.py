@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -45,6 +46,10 @@ def test_the_demo_runs_from_an_installed_wheel(tmp_path: Path) -> None:
     assert record["export"]["fold"]["convs"] == {"before": 20, "after": 6}
     backends = {engine["backend"] for engine in record["engines"]}
     assert {"onnxruntime", "openvino"} <= backends
+    if importlib.util.find_spec("tensorrt_rtx") is not None:
+        rows = [engine for engine in record["engines"] if engine["backend"] == "tensorrt-rtx"]
+        assert len(rows) == 3
+        assert all(row["verify"]["simulation"] == (row["status"] == "built, not run") for row in rows)
     assert {engine["precision"] for engine in record["engines"]} == {"fp32", "fp16", "int8"}
     assert all(engine["verify"]["passed"] for engine in record["engines"])
     assert (work / "demo" / "report.html").stat().st_size > 10_000

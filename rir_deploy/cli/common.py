@@ -52,8 +52,20 @@ def calibration_options(function: Function) -> Function:
     return function
 
 
+class OutputPath(click.Path):
+    """A path to write to. An empty one, as an unset variable of a shell leaves it, would mean the current folder."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("it is empty; name a file or folder", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def output_option(what: str) -> Callable[[Function], Function]:
-    return click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help=what)
+    return click.option("-o", "--output", required=True, type=OutputPath(), help=what)
 
 
 @contextmanager
@@ -121,6 +133,9 @@ def run_command(command: click.Command, arguments: list[str] | None = None) -> i
     try:
         result = command.main(args=arguments, prog_name="rir-deploy", obj=arguments, standalone_mode=False)
         return result if isinstance(result, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx is not None else error.format_message(), err=True)
+        return UsageError.exit_code
     except click.exceptions.NoSuchOption as error:
         return _fail(UsageError(error.format_message()), arguments)
     except click.UsageError as error:
@@ -132,6 +147,8 @@ def run_command(command: click.Command, arguments: list[str] | None = None) -> i
         return 130
     except RirDeployError as error:
         return _fail(error, arguments)
+    except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError) as error:
+        return _fail(UsageError(f"'{error.filename}': {error.strerror}; check the path and its permissions"), arguments)
     except BrokenPipeError:
         return 0
     except MemoryError:

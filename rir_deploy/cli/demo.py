@@ -15,7 +15,7 @@ from rir_deploy.errors import GateError
 
 @click.command("demo", short_help="Do the whole job on data that needs no download.")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Folder for the results. Default: a new temporary folder."
+    "-o", "--output", type=common.OutputPath(), help="Folder for the results. Default: a new temporary folder."
 )
 @common.json_option
 def command(output: Path | None, as_json: bool) -> int:

@@ -11,7 +11,7 @@ from rir_deploy.cli import common
 
 @click.command("report", short_help="Write a run down as one HTML page.")
 @click.argument("run_dir", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The page. Default: report.html in RUN_DIR.")
+@click.option("-o", "--output", type=common.OutputPath(), help="The page. Default: report.html in RUN_DIR.")
 @common.force_option
 @common.json_option
 def command(run_dir: Path, output: Path | None, force: bool, as_json: bool) -> None:

@@ -75,7 +75,7 @@ def print_run(record: dict[str, Any], folder: Path) -> None:
 
 def _how(engine: dict[str, Any]) -> str:
     if engine["status"] == "built, not run":
-        return "built, not run: no GPU"
+        return "built, not run: no GPU" if engine["reason"].startswith("no GPU") else f"not run: {engine['reason']}"
     return "ran, computing in FP32" if engine["precision"] == "fp16" and engine["reason"] else "ran"
 
 

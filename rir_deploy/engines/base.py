@@ -12,7 +12,7 @@ import onnx_ir as ir
 from google.protobuf.message import EncodeError
 from numpy.typing import NDArray
 
-from rir_deploy.errors import InputError
+from rir_deploy.errors import InputError, UsageError
 
 Array = NDArray[np.generic]
 
@@ -21,6 +21,7 @@ Progress = Callable[[str, int, int], None]
 
 # The ONNX graph an engine was built from, kept in the engine's folder; it is there before `Backend.build` is called.
 GRAPH_NAME = "graph.onnx"
+MAX_BATCH = 65_536
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,10 @@ class BatchRange:
     max: int = 32
 
     def __post_init__(self) -> None:
-        if not 1 <= self.min <= self.opt <= self.max:
-            raise InputError(f"batch range {self.min},{self.opt},{self.max}: give 1 <= min <= opt <= max")
+        if not 1 <= self.min <= self.opt <= self.max <= MAX_BATCH:
+            raise UsageError(
+                f"batch range {self.min},{self.opt},{self.max}: give 1 <= min <= opt <= max <= {MAX_BATCH}"
+            )
 
 
 @dataclass(frozen=True)

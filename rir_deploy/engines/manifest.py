@@ -28,7 +28,8 @@ class FileRecord:
 class Manifest:
     """What an engine is and where it comes from.
 
-    ``graph`` is the ONNX that it was built from, kept beside it; ``extra`` are further files the engine consists of.
+    ``graph`` is the ONNX that it was built from, kept beside it; ``extra`` are further files the engine consists of;
+    ``ranges`` is the table the graph was made with, where there was one.
     """
 
     backend: str
@@ -42,6 +43,7 @@ class Manifest:
     recipe: dict[str, Any] | None
     batch: tuple[int, int, int]
     extra: tuple[FileRecord, ...] = ()
+    ranges: FileRecord | None = None
     targets: tuple[str, ...] = ()
     realized: dict[str, Any] = field(default_factory=dict)
     host: dict[str, str] = field(default_factory=dict)
@@ -80,13 +82,13 @@ def read_manifest(folder: Path) -> Manifest:
         raise InputError(
             f"'{folder}' is not an engine: it has no {MANIFEST_NAME}; build one with build-engine"
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"'{path}' is not readable JSON; {_rebuild({})}") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise InputError(f"'{path}' is not a manifest of format {FORMAT}; {_rebuild({})}")
     try:
         return _parse(data)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"'{path}' is malformed ({error!r}); {_rebuild(data)}") from error
 
 
@@ -97,7 +99,7 @@ def check_engine(folder: Path) -> Manifest:
         InputError: with the command that rebuilds the engine.
     """
     manifest = read_manifest(folder)
-    for record in (manifest.engine, manifest.graph, *manifest.extra):
+    for record in (manifest.engine, manifest.graph, *manifest.extra, *([manifest.ranges] if manifest.ranges else [])):
         path = folder / record.name
         if Path(record.name).name != record.name or path.is_symlink() or not path.is_file():
             raise InputError(f"'{folder}' has no file '{record.name}', which its manifest names; {_hint(manifest)}")
@@ -131,6 +133,7 @@ def _parse(data: dict[str, Any]) -> Manifest:
         recipe=None if data["recipe"] is None else dict(data["recipe"]),
         batch=(low, opt, high),
         extra=tuple(_file(item) for item in data["extra"]),
+        ranges=None if data["ranges"] is None else _file(data["ranges"]),
         targets=tuple(str(target) for target in data["targets"]),
         realized=dict(data["realized"]),
         host={str(key): str(value) for key, value in dict(data["host"]).items()},

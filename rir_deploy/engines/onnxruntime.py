@@ -29,10 +29,15 @@ class OnnxRuntimeSession:
         try:
             self._session: Any = ort.InferenceSession(str(engine), options, providers=[PROVIDER])
         except Exception as error:  # onnxruntime raises its own family of exceptions, by status code
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"ONNX Runtime does not take '{engine}': {reason}; inspect or export it again") from error
+            raise InputError(
+                f"ONNX Runtime does not take '{engine}': {_first_line(error)}; inspect or export it again"
+            ) from error
         self._version = ort.__version__
-        self._input = _spec(self._session.get_inputs()[0])
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1:
+            names = ", ".join(value.name for value in inputs)
+            raise InputError(f"'{engine}' has {len(inputs)} inputs ({names}); an engine takes exactly one image input")
+        self._input = _spec(inputs[0])
         self._outputs = tuple(_spec(value) for value in self._session.get_outputs())
 
     @property
@@ -50,7 +55,10 @@ class OnnxRuntimeSession:
 
     def run(self, batch: Array) -> dict[str, Array]:
         check_batch(batch, self._input)
-        results = self._session.run(None, {self._input.name: batch})
+        try:
+            results = self._session.run(None, {self._input.name: batch})
+        except Exception as error:
+            raise InputError(f"ONNX Runtime cannot run a batch of {len(batch)}: {_first_line(error)}") from error
         return {spec.name: result for spec, result in zip(self._outputs, results, strict=True)}
 
     def close(self) -> None:
@@ -97,6 +105,10 @@ def _runtime() -> Any:
     except ImportError as error:
         raise BackendError(f"ONNX Runtime is not installed; run: {_INSTALL}") from error
     return onnxruntime
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _spec(value: Any) -> TensorSpec:

@@ -82,7 +82,11 @@ class OpenVinoSession:
 
     def run(self, batch: Array) -> dict[str, Array]:
         check_batch(batch, self._input)
-        results = self._request.infer({0: np.ascontiguousarray(batch)}, share_inputs=True)
+        try:
+            results = self._request.infer({0: np.ascontiguousarray(batch)}, share_inputs=True)
+        except RuntimeError as error:
+            reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+            raise InputError(f"OpenVINO cannot run a batch of {len(batch)}: {reason}") from error
         return {spec.name: results[i] for i, spec in enumerate(self._outputs)}
 
     def close(self) -> None:

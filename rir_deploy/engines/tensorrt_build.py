@@ -86,7 +86,7 @@ def choose_targets(module: Any, flavour: Flavour, gpu: Gpu | None, wanted: tuple
     known = known_targets(module)
     for name in names:
         if name not in known:
-            raise unknown_name(f"{flavour.label} target", name, known)
+            raise unknown_name(f"{flavour.label} target", name, known, suggest=False)
     return names
 
 

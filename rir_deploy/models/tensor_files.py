@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from rir_deploy.errors import InputError, UsageError
+from rir_deploy.models.suffixes import TORCH_SUFFIXES
 
-TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".tar")
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 _PREFIXES = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every name
 _LISTED = 8

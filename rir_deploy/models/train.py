@@ -85,7 +85,9 @@ def train(
         BackendError: the device is not there.
     """
     check_data(data, config)
-    check_output(folder / MODEL_FILE, force=(folder / STATE_FILE).exists())
+    if (folder / MODEL_FILE).exists() and not (folder / STATE_FILE).exists():
+        raise UsageError(f"'{folder / MODEL_FILE}' is a model that was not trained here; choose another folder")
+    check_output(folder / MODEL_FILE, force=True)
     device = choose_device(options.device)
     identity = {"config": config.to_dict(), "options": options.to_dict(), "data": fingerprint(data)}
     with own_random_numbers(device, options.seed), own_threads(options.threads):

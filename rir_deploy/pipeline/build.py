@@ -57,11 +57,12 @@ class BuildRequest:
 
 @dataclass(frozen=True)
 class EngineBuilt:
-    """A finished engine folder."""
+    """A finished engine folder; ``build_seconds`` is the backend's part of ``seconds``."""
 
     folder: Path
     manifest: Manifest
     lowered: Lowered
+    build_seconds: float
     seconds: float
 
     def to_dict(self) -> dict[str, object]:
@@ -78,6 +79,7 @@ class EngineBuilt:
             "batch": dict(zip(("min", "opt", "max"), manifest.batch, strict=True)),
             "realized": dict(manifest.realized),
             "sha256": manifest.engine.sha256,
+            "build_seconds": self.build_seconds,
             "seconds": self.seconds,
         }
 
@@ -107,6 +109,10 @@ def build_engine(request: BuildRequest, output: Path, *, force: bool, progress: 
         UsageError, InputError, BackendError, GateError: as the stages do.
     """
     started = time.perf_counter()
+    if request.precision != "int8" and request.keep:
+        raise UsageError("--keep says what INT8 leaves in float; it goes with --int8")
+    if request.precision in (None, "fp32") and request.calibration.is_given:
+        raise UsageError("calibration images and ranges are for --int8 and --fp16; leave them out, or name a precision")
     check_output(output, force=force)
     backend = get_backend(choose_backend(request.backend))
     graph, parents = _graph(request, progress)
@@ -117,11 +123,13 @@ def build_engine(request: BuildRequest, output: Path, *, force: bool, progress: 
         if lowered.table is not None:
             write_ranges(lowered.table, folder / RANGES_NAME, force=False)
         progress(f"building for {backend.name}", 0, 1)
+        building = time.perf_counter()
         built = backend.build(lowered.model, folder, options)
+        built_in = time.perf_counter() - building
         progress(f"building for {backend.name}", 1, 1)
         manifest = _manifest(request, lowered.model, built, parents, folder)
         write_manifest(folder, manifest)
-    return EngineBuilt(output, manifest, lowered, time.perf_counter() - started)
+    return EngineBuilt(output, manifest, lowered, built_in, time.perf_counter() - started)
 
 
 def _phases(name: str, progress: Progress) -> Progress:
@@ -183,6 +191,7 @@ def _manifest(request: BuildRequest, model: ir.Model, built: Built, parents: dic
         recipe=None if provenance is None else provenance.recipe,
         batch=(batch.min, batch.opt, batch.max),
         extra=tuple(record_file(folder / name) for name in built.extra_files),
+        ranges=record_file(folder / RANGES_NAME) if (folder / RANGES_NAME).exists() else None,
         targets=built.targets,
         realized=dict(built.realized),
         host=_host(),

@@ -41,6 +41,20 @@ class CalibrationRequest:
     percentile: float | None = None
     use_recipe_data: bool = True
 
+    def __post_init__(self) -> None:
+        measured = [self.data, self.samples, self.method, self.percentile]
+        if self.table is not None and any(value is not None for value in measured):
+            raise UsageError(
+                "--ranges is a table that was measured: it excludes --data, --samples, --method, --percentile"
+            )
+        if self.method == "minmax" and self.percentile is not None:
+            raise UsageError("--percentile goes with --method percentile")
+
+    @property
+    def is_given(self) -> bool:
+        """Whether anything was asked for beside what the recipe says."""
+        return any(x is not None for x in (self.data, self.table, self.samples, self.method, self.percentile))
+
 
 def calibrate(model: ir.Model, recipe: Recipe, request: CalibrationRequest, progress: Progress = silent) -> RangeTable:
     """The range table of a model: read and checked against it, or measured.

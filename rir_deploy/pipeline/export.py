@@ -104,6 +104,7 @@ def export_model(request: ExportRequest, progress: Progress = silent) -> Exporte
         )
     progress("tracing", 1, 4)
     model = export(loaded.module, ExportOptions(shape, request.opset))
+    _check_classes(model, recipe)
     stages = ["export"]
     progress("folding", 2, 4)
     folded = fold(model, FoldOptions()) if request.fold else None
@@ -133,6 +134,17 @@ def export_model(request: ExportRequest, progress: Progress = silent) -> Exporte
         checked_on,
         seconds,
     )
+
+
+def _check_classes(model: ir.Model, recipe: Recipe) -> None:
+    """A recipe of another number of classes would name the wrong ones."""
+    shape = model.graph.outputs[0].shape
+    logits = shape[1] if shape is not None and len(shape) == 2 else None
+    if isinstance(logits, int) and logits != len(recipe.classes):
+        raise InputError(
+            f"the model has {logits} outputs but the recipe '{recipe.name}' has {len(recipe.classes)} classes; "
+            "choose the recipe it was trained with"
+        )
 
 
 def _provenance(request: ExportRequest, recipe: Recipe, stages: list[str]) -> Provenance:

@@ -89,6 +89,8 @@ def lower_precision(
 def _fp16(model: ir.Model, recipe: Recipe | None, calibration: CalibrationRequest, progress: Progress) -> Lowered:
     """With images the activations are checked too; without, the weights alone."""
     has_data = calibration.data is not None or calibration.table is not None
+    if has_data and recipe is None:
+        raise UsageError("the preprocessing of the calibration images is not known: name it with --recipe")
     has_data |= recipe is not None and calibration.use_recipe_data and "train" in recipe.data
     table = calibrate(model, recipe, calibration, progress) if recipe is not None and has_data else None
     result = to_fp16(model, ranges=None if table is None else table.max_abs())
@@ -119,6 +121,8 @@ def quantize_file(
     for path in (output, ranges):
         if path is not None:
             check_output(path, force=force)
+    if ranges is not None and ranges.absolute() == output.absolute():
+        raise UsageError(f"the model and the range table cannot both be '{output}'; choose two files")
     model = load_onnx(source)
     before = read_provenance(model) or Provenance(tool=f"rir-deploy {__version__}")
     chosen = choose_recipe(recipe, before.recipe)
@@ -126,9 +130,12 @@ def quantize_file(
         model, replace(before, parents={**before.parents, "onnx": sha256_file(source)}, recipe=chosen.to_dict())
     )
     lowered = lower_precision(model, chosen, request, progress)
-    save_onnx(lowered.model, output, force=force)
-    if ranges is not None and lowered.table is not None:
-        write_ranges(lowered.table, ranges, force=force)
+    if ranges is None or lowered.table is None:
+        save_onnx(lowered.model, output, force=force)
+        return lowered
+    with atomic_file(ranges, force=force) as temporary:  # both files or neither
+        temporary.write_text(lowered.table.to_json(), encoding="utf-8")
+        save_onnx(lowered.model, output, force=force)
     return lowered
 
 

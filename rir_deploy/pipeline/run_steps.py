@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rir_deploy import __version__
 from rir_deploy.artifacts import sha256_file
 from rir_deploy.bench.options import BenchOptions
 from rir_deploy.data.dataset import Dataset
 from rir_deploy.engines import get_backend
-from rir_deploy.engines.base import Availability
+from rir_deploy.engines.tensorrt_gpu import NoGpu, probe_gpu
 from rir_deploy.errors import UsageError
 from rir_deploy.onnx_file import load_onnx, save_onnx
 from rir_deploy.pipeline.bench import BenchRequest, bench_files
@@ -22,7 +25,7 @@ from rir_deploy.pipeline.lower import PrecisionRequest, lower_precision, write_r
 from rir_deploy.pipeline.matrix import CPU_BACKENDS, EngineSpec, usable_backends
 from rir_deploy.pipeline.plan import Plan
 from rir_deploy.pipeline.progress import Progress, silent
-from rir_deploy.pipeline.sides import kind_of
+from rir_deploy.pipeline.sides import kind_of, runnable
 from rir_deploy.pipeline.sources import open_dataset
 from rir_deploy.pipeline.steps import RunFolder
 from rir_deploy.pipeline.train import TrainRequest, train_recipe
@@ -48,7 +51,6 @@ class RunSteps:
         self.recipe: Recipe = load_recipe(plan.recipe)
         self.backends = usable_backends(plan)
         self._check()
-        folder.mkdir(parents=True, exist_ok=True)
         self.folder = RunFolder(folder)
 
     def _check(self) -> None:
@@ -56,6 +58,7 @@ class RunSteps:
         checkpoint = self.plan.checkpoint
         if checkpoint is not None and kind_of(checkpoint) != "checkpoint":
             raise UsageError(f"'{checkpoint}' is not a checkpoint; a run starts from one")
+        self._bench_options()
         parts = [] if checkpoint is not None else ["train"]
         parts += ["calibration"] if set(self.plan.precisions) - {"fp32"} else []
         for part in [*parts, "test"]:
@@ -67,7 +70,7 @@ class RunSteps:
             return self.plan.checkpoint
         data = {part: self.dataset(part).source for part in ("train", "test")}
         inputs = {"recipe": self.recipe.to_dict(), **{part: source.fingerprint() for part, source in data.items()}}
-        self.folder.step("train", inputs, [_TRAINED], self._train)
+        self._step("train", inputs, [_TRAINED], self._train)
         return self.folder.path / _TRAINED
 
     def _train(self) -> dict[str, Any]:
@@ -80,7 +83,7 @@ class RunSteps:
 
     def export(self, checkpoint: Path) -> dict[str, Any]:
         inputs = {"checkpoint": sha256_file(checkpoint), "recipe": self.recipe.to_dict(), "factory": self.plan.factory}
-        return self.folder.step(
+        return self._step(
             "export", inputs, ["graphs/fp32.onnx"], lambda: self._export(checkpoint), [sha256_file(checkpoint)]
         )
 
@@ -96,7 +99,7 @@ class RunSteps:
             "options": asdict(self.recipe.calibration),
             "data": dataset.source.fingerprint(),
         }
-        return self.folder.step("ranges", inputs, ["graphs/ranges.json"], self._ranges, [parent])
+        return self._step("ranges", inputs, ["graphs/ranges.json"], self._ranges, [parent])
 
     def _ranges(self) -> dict[str, Any]:
         model = load_onnx(self.folder.path / "graphs/fp32.onnx")
@@ -115,9 +118,7 @@ class RunSteps:
         if precision != "fp32":
             step, ranges = f"graph {name}", self.folder.sha256("ranges", "graphs/ranges.json")
             inputs = {"graph": parent, "ranges": ranges, "precision": precision, "flavour": flavour}
-            result = self.folder.step(
-                step, inputs, [file], lambda: self._graph(file, precision, flavour), [parent, ranges]
-            )
+            result = self._step(step, inputs, [file], lambda: self._graph(file, precision, flavour), [parent, ranges])
         return {
             "name": name,
             "file": file,
@@ -147,26 +148,25 @@ class RunSteps:
         backend = get_backend(spec.backend)
         found = backend.availability()
         inputs = {"graph": parent, "backend": spec.backend, "version": found.version, **self._build_inputs(spec)}
-        built = self.folder.step(
-            f"engine {spec.name}", inputs, [output], lambda: self._build(spec, graph, output), [parent]
-        )
+        built = self._step(f"engine {spec.name}", inputs, [output], lambda: self._build(spec, graph, output), [parent])
         test = self.dataset("test").source
         engine = sorted(self.folder.steps[f"engine {spec.name}"].files.items())
         checks = {"engine": engine, "data": test.fingerprint(), "checkpoint": sha256_file(checkpoint)}
-        verified = self.folder.step(
+        verified = self._step(
             f"verify {spec.name}",
-            {**checks, "can_run": found.can_run},
+            {**checks, "can_run": runnable(spec.backend, tuple(built["targets"])) is None},
             [],
             lambda: self._verify(output, checkpoint),
         )
-        status = "failed" if not verified["passed"] else "verified" if found.can_run else "built, not run"
+        missing = runnable(spec.backend, tuple(built["targets"]))
+        status = "failed" if not verified["passed"] else "verified" if missing is None else "built, not run"
         return {
             **{key: built[key] for key in ("backend", "backend_version", "precision", "size_bytes", "targets")},
             **{key: built[key] for key in ("realized", "seconds")},
             "name": spec.name,
             "flavour": spec.flavour,
             "status": status,
-            "reason": _reason(spec, found),
+            "reason": _reason(spec, missing),
             "verify": verified,
         }
 
@@ -183,9 +183,17 @@ class RunSteps:
             spec.backend,
             batch=self.plan.batch,
             targets=self._targets(spec.backend),
-            command=f"rir-deploy build-engine {graph} --backend {spec.backend} -o {output}",
+            command=self._command(spec, graph, output),
         )
         return build_engine(request, self.folder.path / output, force=True, progress=self.progress).to_dict()
+
+    def _command(self, spec: EngineSpec, graph: str, output: str) -> str:
+        """What builds the engine again, from inside the run folder."""
+        batch, targets = self.plan.batch, self._targets(spec.backend)
+        words = ["rir-deploy", "build-engine", graph, "--backend", spec.backend, "--no-fold"]
+        words += ["--batch", f"{batch.min},{batch.opt},{batch.max}"]
+        words += ["--target", ",".join(targets)] if targets else []
+        return shlex.join([*words, "-o", output, "--force"])
 
     def _verify(self, output: str, checkpoint: Path) -> dict[str, Any]:
         request = VerifyRequest(
@@ -213,7 +221,13 @@ class RunSteps:
             "engines": [sorted(self.folder.steps[f"engine {engine['name']}"].files.items()) for engine in engines],
         }
         request = BenchRequest(tuple(paths), options, self.plan.recipe, self.plan.factory)
-        return self.folder.step("bench", inputs, [], lambda: self._bench(request))
+        return self._step("bench", inputs, [], lambda: self._bench(request))
+
+    def _bench_options(self) -> BenchOptions | None:
+        plan = self.plan.bench
+        if plan.duration_s == 0:
+            return None
+        return BenchOptions(duration_s=plan.duration_s, rounds=plan.rounds, batches=plan.batches, threads=plan.threads)
 
     def _bench(self, request: BenchRequest) -> dict[str, Any]:
         """The timing, with paths as they are inside the run folder."""
@@ -232,6 +246,17 @@ class RunSteps:
             "recorded_top1": accuracy.get("top1"),
         }
 
+    def _step(
+        self,
+        name: str,
+        inputs: dict[str, Any],
+        outputs: list[str],
+        make: Callable[[], dict[str, Any]],
+        parents: Sequence[str] = (),
+    ) -> dict[str, Any]:
+        """A step of this version of the tool: another version may make something else of the same inputs."""
+        return self.folder.step(name, {**inputs, "tool": __version__}, outputs, make, parents)
+
     def _spec(self, part: str) -> str | None:
         """The source that the plan names; calibration images are training images where it names none."""
         data = self.plan.data
@@ -242,10 +267,10 @@ class RunSteps:
         return open_dataset(self._spec(part), self.recipe, "test" if part == "test" else "train")
 
 
-def _reason(spec: EngineSpec, found: Availability) -> str:
+def _reason(spec: EngineSpec, missing: str | None) -> str:
     """What a reader has to know of an engine's row."""
-    if not found.can_run:
-        return f"no GPU ({found.reason})"
+    if missing is not None:
+        return f"no GPU ({missing})" if isinstance(probe_gpu(), NoGpu) else missing
     if spec.precision == "fp16" and spec.backend in CPU_BACKENDS:
         return "the CPU stores FP16 and computes in FP32: no proof of FP16 arithmetic"
     return ""

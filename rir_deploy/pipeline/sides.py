@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from rir_deploy.artifacts import sha256_file
 from rir_deploy.data.preprocess import Preprocessing
-from rir_deploy.engines import get_backend
+from rir_deploy.engines import BACKENDS, get_backend
 from rir_deploy.engines.base import Session
 from rir_deploy.engines.manifest import MANIFEST_NAME, Manifest, check_engine
+from rir_deploy.engines.tensorrt_gpu import Gpu, probe_gpu
 from rir_deploy.errors import InputError, UsageError
+from rir_deploy.models.suffixes import CHECKPOINT_SUFFIXES
 from rir_deploy.onnx_file import load_onnx, read_provenance, save_onnx
 from rir_deploy.simulate import FP16_LABEL, simulate_fp16
 
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 
 Kind = Literal["checkpoint", "onnx", "engine"]
 Runner = Callable[[NDArray[np.uint8]], NDArray[np.floating]]
-CHECKPOINT_SUFFIXES = (".pt", ".pth", ".safetensors")
 
 
 @dataclass
@@ -41,6 +42,7 @@ class Side:
     runs_on: str
     make_runner: Callable[[Preprocessing], Runner]
     simulation: str | None = None
+    batch: tuple[int, int] = (1, 4096)
     close: Callable[[], None] = field(default=lambda: None)
 
     def __enter__(self) -> Side:
@@ -60,7 +62,11 @@ def kind_of(path: Path) -> Kind:
     Raises:
         UsageError: there is no such file, or it is none of the three.
     """
-    if not path.exists():
+    try:
+        exists = path.exists()
+    except OSError as error:
+        raise UsageError(f"'{path}' cannot be looked at: {error.strerror}; check the path") from error
+    if not exists:
         raise UsageError(f"there is no file '{path}'; name a checkpoint, an ONNX file or an engine folder")
     if path.is_dir() or path.name == MANIFEST_NAME:
         return "engine"
@@ -124,10 +130,15 @@ def _onnx_side(path: Path, threads: int | None) -> Side:
 
 def _engine_side(folder: Path, threads: int | None, simulate: bool) -> Side:
     manifest = check_engine(folder)
-    backend = get_backend(manifest.backend)
-    if simulate and not backend.availability().can_run:
+    if manifest.backend not in BACKENDS:
+        raise InputError(f"'{folder}' names the backend '{manifest.backend}', which there is not; rebuild the engine")
+    _check_precision(folder, manifest)
+    if simulate and runnable(manifest.backend, manifest.targets) is not None:
         return _simulated_side(folder, manifest, threads)
-    session = backend.load(folder / manifest.engine.name, threads)
+    session = get_backend(manifest.backend).load(folder / manifest.engine.name, threads)
+    if session.input != manifest.input:
+        session.close()
+        raise InputError(f"'{folder}' takes another input than its manifest says; rebuild the engine")
     return Side(
         str(folder),
         "engine",
@@ -136,8 +147,30 @@ def _engine_side(folder: Path, threads: int | None, simulate: bool) -> Side:
         manifest.recipe,
         session.runs_on,
         lambda preprocessing: session_runner(session, preprocessing),
+        batch=(manifest.batch[0], manifest.batch[2]),
         close=session.close,
     )
+
+
+def runnable(backend: str, targets: tuple[str, ...]) -> str | None:
+    """Why an engine for these targets cannot run here; None where it can."""
+    found = get_backend(backend).availability()
+    if not found.can_run:
+        return found.reason
+    gpu = probe_gpu() if targets else None
+    if isinstance(gpu, Gpu) and gpu.target not in targets:
+        return f"built for {', '.join(targets)}, and this GPU is {gpu.target}"
+    return None
+
+
+def _check_precision(folder: Path, manifest: Manifest) -> None:
+    """The gate goes by the precision, so the manifest's must be the graph's own."""
+    provenance = read_provenance(load_onnx(folder / manifest.graph.name))
+    if provenance is not None and provenance.precision != manifest.precision:
+        raise InputError(
+            f"the manifest of '{folder}' says {manifest.precision} and its graph {provenance.precision}; "
+            "rebuild the engine"
+        )
 
 
 def _simulated_side(folder: Path, manifest: Manifest, threads: int | None) -> Side:
@@ -159,7 +192,7 @@ def _simulated_side(folder: Path, manifest: Manifest, threads: int | None) -> Si
         f"simulation: {label}",
         lambda preprocessing: session_runner(session, preprocessing),
         label,
-        session.close,
+        close=session.close,
     )
 
 

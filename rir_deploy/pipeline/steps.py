@@ -7,16 +7,18 @@ again. Records are written after the files, one atomic rename each, so a run tha
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rir_deploy.artifacts import atomic_file, sha256_file, sha256_json
-from rir_deploy.errors import InputError
+from rir_deploy.artifacts import atomic_file, check_output, sha256_file, sha256_json
+from rir_deploy.errors import InputError, UsageError
 
 RECORD_NAME = "steps.json"
+_SUBFOLDERS = ("training", "graphs", "engines")
 FORMAT = 1
 
 
@@ -34,12 +36,19 @@ class RunFolder:
     """The steps of one run, by name, in the order they were done."""
 
     def __init__(self, path: Path) -> None:
-        """Open a run's folder; what a killed run left half-written in it is removed."""
+        """Open a run's folder, or make it; what a killed run left half-written in it is removed.
+
+        Raises:
+            UsageError: the folder cannot be written, or holds files that are no run's.
+            InputError: its record is damaged.
+        """
         self.path = path
-        for leftover in path.rglob(".*.part"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        self.steps: dict[str, StepRecord] = _read(path / RECORD_NAME)
         self._asked: dict[str, None] = {}
+        self.steps = _read(path / RECORD_NAME) if _is_run(path) else {}
+        for folder in (path, *(path / name for name in _SUBFOLDERS)):
+            for leftover in folder.glob(".*.part"):
+                shutil.rmtree(leftover, ignore_errors=True)
+        self._write()  # from now on the folder is known as a run's, whatever happens to the first step
 
     def step(
         self,
@@ -59,7 +68,7 @@ class RunFolder:
         self._asked[name] = None
         key = sha256_json({"name": name, "inputs": dict(inputs)})
         known = self.steps.get(name)
-        if known is not None and known.key == key and self._intact(known):
+        if known is not None and known.key == key and self._intact(known, outputs):
             return known.result
         result = json.loads(json.dumps(make()))
         files = {path: sha256_file(self.path / path) for output in outputs for path in self._files(output)}
@@ -89,15 +98,23 @@ class RunFolder:
             return [output]
         return sorted(str(file.relative_to(self.path)) for file in path.rglob("*") if file.is_file())
 
-    def _intact(self, record: StepRecord) -> bool:
+    def _intact(self, record: StepRecord, outputs: Sequence[str]) -> bool:
+        """Whether all that the step writes is there, as it was written."""
+        covered = all(any(f == o or f.startswith(f"{o}/") for f in record.files) for o in outputs)
         paths = {self.path / path: sha for path, sha in record.files.items()}
-        return all(path.is_file() and sha256_file(path) == sha for path, sha in paths.items())
+        return covered and all(path.is_file() and sha256_file(path) == sha for path, sha in paths.items())
 
     def _write(self) -> None:
         data = {
             "format": FORMAT,
             "steps": {
-                name: {"key": s.key, "files": s.files, "parents": list(s.parents), "result": s.result}
+                name: {
+                    "key": s.key,
+                    "files": s.files,
+                    "parents": list(s.parents),
+                    "result": s.result,
+                    "result_sha256": sha256_json(s.result),
+                }
                 for name, s in self.steps.items()
             },
         }
@@ -105,9 +122,23 @@ class RunFolder:
             temporary.write_text(json.dumps(data, indent=1), encoding="utf-8")
 
 
+def _is_run(path: Path) -> bool:
+    """Whether ``path`` holds a run already; an empty or missing folder is made ready for one."""
+    check_output(path, force=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        names = os.listdir(path)
+    except OSError as error:
+        raise UsageError(f"cannot write the run to '{path}': {error.strerror}; choose another folder") from error
+    if names and RECORD_NAME not in names:
+        raise UsageError(
+            f"'{path}' holds files and is not the folder of a run; name an empty or a new folder, "
+            "so that nothing in it is lost"
+        )
+    return RECORD_NAME in names
+
+
 def _read(path: Path) -> dict[str, StepRecord]:
-    if not path.exists():
-        return {}
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         if data["format"] != FORMAT:
@@ -120,6 +151,8 @@ def _read(path: Path) -> dict[str, StepRecord]:
                 dict(step["result"]),
             )
             for name, step in data["steps"].items()
+            # A result that is not what was written is no result: the step is done again.
+            if step["result_sha256"] == sha256_json(step["result"])
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"'{path}' is damaged ({error!r}); remove it to start the run anew") from error

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rir_deploy.data.dataset import Dataset
-from rir_deploy.errors import unknown_name
+from rir_deploy.errors import InputError, unknown_name
 from rir_deploy.pipeline.progress import Progress, silent
 from rir_deploy.pipeline.sides import Side, open_side
 from rir_deploy.pipeline.sources import choose_recipe, image_batches, open_dataset
@@ -88,8 +88,19 @@ def _open(path: Path, request: VerifyRequest) -> Side:
 def compare_sides(
     reference: Side, candidate: Side, dataset: Dataset, gate: Gate, *, batch: int, progress: Progress = silent
 ) -> VerifyResult:
-    """Both sides over a whole data set."""
+    """Both sides over a whole data set, in batches that both take.
+
+    Raises:
+        InputError: there is no such batch.
+    """
     preprocessing = dataset.preprocessing
+    low, high = (pick(side.batch[i] for side in (reference, candidate)) for i, pick in ((0, max), (1, min)))
+    batch = max(low, min(batch, high))
+    if low > high or 0 < len(dataset) % batch < low:
+        raise InputError(
+            f"{len(dataset)} images do not divide into batches of {low} to {high}, which the engines take; "
+            "build them for a smaller smallest batch"
+        )
     return verify(
         image_batches(dataset, batch, label="verifying", progress=progress),
         reference.make_runner(preprocessing),

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rir_deploy.errors import InputError
+
 Logits = NDArray[np.floating]
 Labels = NDArray[np.int64]
 
@@ -48,6 +50,11 @@ class AccuracyComparison:
         if labels is None:
             self._labelled = False
             return
+        classes = flat["reference"].shape[1]
+        if labels.max(initial=0) >= classes:
+            raise InputError(
+                f"the data has the label {labels.max()}, but the model has {classes} outputs; check data and recipe"
+            )
         for side, k in self._hits:
             self._hits[(side, k)] += _hits(flat[side], labels, k)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rir_deploy.errors import InputError
+from rir_deploy.errors import UsageError
 from rir_deploy.verify.accuracy import Accuracy, AccuracyComparison
 from rir_deploy.verify.outputs import OutputComparison, OutputMetrics, Tolerance
 
@@ -22,7 +22,7 @@ class Gate:
     """Bounds a candidate must keep: smallest agreement (fraction), largest top-1 drop (points), output tolerance.
 
     Raises:
-        InputError: a bound out of its range.
+        UsageError: a bound out of its range.
     """
 
     min_agreement: float
@@ -31,9 +31,9 @@ class Gate:
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.min_agreement <= 1.0:
-            raise InputError(f"the smallest agreement must be 0 to 1, not {self.min_agreement}")
+            raise UsageError(f"the smallest agreement must be 0 to 1, not {self.min_agreement}")
         if not 0.0 <= self.max_top1_drop <= 100.0:
-            raise InputError(f"the largest top-1 drop must be 0 to 100 points, not {self.max_top1_drop}")
+            raise UsageError(f"the largest top-1 drop must be 0 to 100 points, not {self.max_top1_drop}")
 
 
 # FP32 differs by the order of additions only. FP16 keeps 11 bits and flips a prediction where two logits nearly tie.

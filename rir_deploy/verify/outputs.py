@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rir_deploy.errors import InputError
+from rir_deploy.errors import InputError, UsageError
 
 Array = NDArray[np.floating]
 
@@ -38,7 +38,7 @@ class Tolerance:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.atol) and math.isfinite(self.rtol) and self.atol >= 0 and self.rtol >= 0):
-            raise InputError(f"tolerances must be finite and at least 0, not atol {self.atol} and rtol {self.rtol}")
+            raise UsageError(f"tolerances must be finite and at least 0, not atol {self.atol} and rtol {self.rtol}")
 
 
 class OutputComparison:
@@ -90,4 +90,5 @@ class OutputComparison:
 def _decibels(signal: float, noise: float) -> float:
     if noise == 0.0:
         return math.inf
-    return 10.0 * math.log10(signal / noise) if signal > 0.0 else -math.inf
+    ratio = signal / noise  # 0 where the noise is infinite, NaN where there is NaN
+    return 10.0 * math.log10(ratio) if ratio > 0.0 else -math.inf

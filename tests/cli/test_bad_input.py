@@ -201,6 +201,66 @@ def test_a_tampered_engine(made: Made, rir: Runner, tmp_path: Path) -> None:
     refused(rir("verify", made.onnx, engine), 5, "rebuild it with", "build-engine")
 
 
+def test_classes_of_another_data_set(made: Made, rir: Runner, tmp_path: Path) -> None:
+    from rir_deploy.recipe import load_recipe
+
+    recipe = tmp_path / "few.toml"
+    text = (Path(__file__).parents[2] / "calibration" / "digits.toml").read_text()
+    names = ", ".join(f'"{name}"' for name in load_recipe("digits").classes)
+    recipe.write_text(text.replace(names, names + ', "ten"'))
+    ran = rir("export", made.checkpoint, "-o", tmp_path / "out.onnx", "--recipe", recipe)
+    refused(ran, 5, "10 outputs", "11 classes")
+
+
+def test_paths_that_cannot_be_looked_at(made: Made, rir: Runner, tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 300)
+    refused(rir("fold", made.onnx, "-o", long), 2, "cannot write")
+    refused(rir("inspect", long), 2, "cannot be looked at")
+    refused(rir("fold", tmp_path, "-o", tmp_path / "out.onnx"), 2, "is a folder")
+    refused(rir("fold", made.onnx, "-o", ""), 2, "empty")
+
+
+def test_a_second_input(rir: Runner, tmp_path: Path) -> None:
+    x, extra = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 1, 8, 8]) for name in ("x", "extra"))
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 1, 8, 8])
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x, extra], [y])
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), tmp_path / "two.onnx"
+    )
+    two = tmp_path / "two.onnx"
+    refused(rir("verify", two, two, "--recipe", "digits"), 5, "2 inputs")
+    refused(rir("build-engine", two, "-o", tmp_path / "e", "--backend", "onnxruntime"), 5, "2 inputs")
+
+
+def test_a_batch_that_the_graph_does_not_take(rir: Runner, tmp_path: Path) -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1, 8, 8])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["m", 64])
+    shape = numpy_helper.from_array(np.array([1, 64]), "shape")
+    graph = helper.make_graph([helper.make_node("Reshape", ["x", "shape"], ["y"])], "g", [x], [y], [shape])
+    path = tmp_path / "fixed.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
+    refused(rir("verify", path, path, "--recipe", "digits"), 5, "cannot run a batch of 32")
+
+
+@pytest.mark.parametrize("change", [{"precision": "fp16"}, {"backend": "other"}, {"batch": [float("inf"), 1, 2]}])
+def test_a_manifest_that_does_not_match(change: dict[str, object], made: Made, rir: Runner, tmp_path: Path) -> None:
+    import json
+    import shutil
+
+    engine = tmp_path / "engine"
+    shutil.copytree(made.engine, engine)
+    data = json.loads((engine / "manifest.json").read_text())
+    (engine / "manifest.json").write_text(json.dumps({**data, **change}))
+    refused(rir("verify", made.onnx, engine), 5, "rebuild")
+
+
+def test_a_deeply_nested_manifest(made: Made, rir: Runner, tmp_path: Path) -> None:
+    engine = tmp_path / "engine"
+    engine.mkdir()
+    (engine / "manifest.json").write_text("[" * 200_000)
+    refused(rir("inspect", engine), 5, "manifest.json")
+
+
 def test_errors_as_json(rir: Runner, tmp_path: Path) -> None:
     ran = rir("inspect", tmp_path / "missing.onnx", "--json")
     assert ran.code == 2

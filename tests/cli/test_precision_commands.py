@@ -82,6 +82,33 @@ def test_precisions_exclude_each_other(made: Made, rir: Runner, tmp_path: Path) 
     refused(rir("build-engine", made.onnx, "--int8", "--fp16", "-o", tmp_path / "engine"), 2, "exclude")
 
 
+def test_options_that_contradict_each_other(made: Made, rir: Runner, tmp_path: Path) -> None:
+    output, table = tmp_path / "out", tmp_path / "r.json"
+    build = ("build-engine", made.onnx, "--backend", "onnxruntime", "-o", output)
+    refused(rir(*build, "--fp32", "--keep", "x"), 2, "--int8")
+    refused(rir(*build, "--samples", "7"), 2, "--int8 and --fp16")
+    refused(rir(*build, "--int8", "--ranges", table, "--data", "digits"), 2, "excludes")
+    refused(rir("quantize", made.onnx, "-o", output, "--percentile", "99", "--method", "minmax"), 2, "--method")
+    refused(rir("quantize", made.onnx, "-o", output, "--save-ranges", output), 2, "two files")
+    refused(rir("quantize", made.onnx, "-o", output, "--save-ranges", "/proc/r.json"), 2, "cannot write")
+    untouched(tmp_path)
+
+
+def test_fp16_with_data_needs_to_know_the_preprocessing(made: Made, rir: Runner, tmp_path: Path) -> None:
+    model = onnx.load(made.onnx)
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "bare.onnx")
+    ran = rir("build-engine", tmp_path / "bare.onnx", "--fp16", "--data", "digits", "-o", tmp_path / "e")
+    refused(ran, 2, "--recipe")
+
+
+def test_the_range_table_of_an_engine_is_vouched_for(made: Made, rir: Runner, tmp_path: Path) -> None:
+    engine = tmp_path / "engine"
+    assert rir("build-engine", made.onnx, "--int8", "--backend", "onnxruntime", "-o", engine).code == 0
+    (engine / "ranges.json").write_text("{}")
+    refused(rir("inspect", engine), 5, "ranges.json")
+
+
 def test_int8_cannot_be_made_of_int8(made: Made, rir: Runner, tmp_path: Path) -> None:
     assert rir("quantize", made.onnx, "-o", tmp_path / "q.onnx").code == 0
     refused(rir("quantize", tmp_path / "q.onnx", "-o", tmp_path / "qq.onnx"), 5, "quantised already")

@@ -232,7 +232,7 @@ def test_digits_without_scikit_learn_say_what_to_install(monkeypatch):
 
 @pytest.mark.parametrize("spec", ["digit", "digits:tets", "cifar10"])
 def test_an_unknown_name_is_a_usage_error_that_lists_the_names(spec):
-    with pytest.raises(UsageError, match="known: digits, digits:test, digits:train, or a path"):
+    with pytest.raises(UsageError, match="known: digits, digits:train, digits:test, or a path"):
         open_source(spec)
 
 

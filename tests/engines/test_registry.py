@@ -10,7 +10,7 @@ import pytest
 
 from rir_deploy.engines import BACKENDS, get_backend
 from rir_deploy.engines.base import BatchRange, BuildOptions, model_bytes
-from rir_deploy.errors import InputError, UsageError
+from rir_deploy.errors import UsageError
 from tests.engines.graphs import classifier, images, reference, with_external_data
 
 RUNTIMES = ("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "cuda", "torch")
@@ -34,7 +34,7 @@ def test_no_runtime_is_loaded_before_it_is_used() -> None:
 
 @pytest.mark.parametrize("bad", [(0, 1, 1), (2, 1, 4), (1, 5, 4)])
 def test_a_batch_range_out_of_order_is_refused(bad: tuple[int, int, int]) -> None:
-    with pytest.raises(InputError, match="1 <= min <= opt <= max"):
+    with pytest.raises(UsageError, match="1 <= min <= opt <= max"):
         BatchRange(*bad)
 
 

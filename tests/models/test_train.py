@@ -167,7 +167,7 @@ def test_a_checkpoint_is_no_state(uninterrupted: Path, tmp_path: Path) -> None:
 
 def test_a_model_from_elsewhere_is_kept(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_text("mine")
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="was not trained here"):
         train(CONFIG, noise(), OPTIONS, folder=tmp_path)
     assert (tmp_path / "model.safetensors").read_text() == "mine"
 

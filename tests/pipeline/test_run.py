@@ -124,9 +124,44 @@ def test_a_killed_run_continues_to_the_same_result(
 
 
 def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
+    RunFolder(tmp_path)
     (tmp_path / "engines" / ".x.abc.part").mkdir(parents=True)
     RunFolder(tmp_path)
     assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_folder_that_is_no_runs_is_left_alone(made: Made, rir: Runner, tmp_path: Path) -> None:
+    plan = write_plan(tmp_path, made.checkpoint)
+    mine = tmp_path / "mine"
+    (mine / ".keep.part").mkdir(parents=True)
+    (mine / "graphs").mkdir()
+    (mine / "graphs" / "fp32.onnx").write_text("precious")
+    ran = rir("run", plan, "-o", mine)
+    assert ran.code == 2
+    assert "not the folder of a run" in ran.err
+    assert (mine / ".keep.part").exists()
+    assert (mine / "graphs" / "fp32.onnx").read_text() == "precious"
+    for output in (mine / "graphs" / "fp32.onnx", "/proc/run", ""):
+        ran = rir("run", plan, "-o", output)
+        assert ran.code == 2, ran.err
+        assert len(ran.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("damage", ["files", "result"])
+def test_a_record_that_was_tampered_with_is_not_believed(
+    damage: str, finished: tuple[Path, dict[str, Any]], made: Made, tmp_path: Path
+) -> None:
+    import shutil
+
+    run, _ = finished
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    data = json.loads((copy / "steps.json").read_text())
+    data["steps"]["export"][damage] = {}
+    (copy / "steps.json").write_text(json.dumps(data))
+    record = run_plan(read_plan(write_plan(tmp_path, made.checkpoint)), copy, report=False)
+    assert record["passed"]
+    assert hashes(copy) == hashes(run)
 
 
 def test_a_damaged_record_is_refused(tmp_path: Path) -> None:
@@ -144,7 +179,7 @@ def test_a_damaged_record_is_refused(tmp_path: Path) -> None:
         ("recipe = 'digits'\nbackends = ['openvin']", UsageError, "did you mean 'openvino'"),
         ("recipe = 'digits'\nprecisions = []", InputError, "empty"),
         ("recipe = 'digits'\nbatch = [1, 2]", InputError, "min, opt, max"),
-        ("recipe = 'digits'\nbatch = [4, 2, 8]", InputError, "min <= opt <= max"),
+        ("recipe = 'digits'\nbatch = [4, 2, 8]", UsageError, "min <= opt <= max"),
         ("recipe = 'digits'\n[bench]\nduration = 1", InputError, "unknown key 'duration'"),
         ("recipe = ", InputError, "not readable TOML"),
     ],
