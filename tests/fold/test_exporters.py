@@ -1,15 +1,11 @@
-"""Graphs as PyTorch's two exporters write them, of every structure of the family."""
+"""Every structure of the family, as PyTorch's exporter writes it."""
 
 from __future__ import annotations
 
-import warnings
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 import pytest
-import torch
 from torch import nn
 
 from rir_deploy.export import ExportOptions, export
@@ -17,8 +13,7 @@ from rir_deploy.fold import fold
 from rir_deploy.models import RiRConfig, Stage, preset
 from rir_deploy.models.rir import RiR
 from tests.fold.graphs import ops
-
-ort = pytest.importorskip("onnxruntime")
+from tests.fold.torch_graphs import hold_against_torch, randomize
 
 SMALL: dict[str, Any] = {
     "num_classes": 5,
@@ -39,52 +34,12 @@ STRUCTURES: dict[str, dict[str, Any]] = {
 }
 
 
-def randomized(config: RiRConfig, seed: int = 0) -> RiR:
-    """A network whose batch norms do something."""
-    torch.manual_seed(seed)
-    model = RiR(config)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.2)
-            nn.init.normal_(module.running_mean, std=0.2)  # type: ignore[arg-type]
-            nn.init.uniform_(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]
-    return model.eval()
+def randomized(config: RiRConfig) -> RiR:
+    return randomize(RiR(config))
 
 
-def torchscript(model: nn.Module, example: torch.Tensor, path: Path, opset: int) -> ir.Model:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            model,
-            (example,),
-            path,
-            dynamo=False,
-            opset_version=opset,
-            input_names=["input"],
-            output_names=["logits"],
-            dynamic_axes={"input": {0: "batch"}, "logits": {0: "batch"}},
-        )
-    return ir.load(path)
-
-
-def run(model: ir.Model, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, {"input": x})[0])
-
-
-def check(model: nn.Module, graph: ir.Model, shape: tuple[int, ...] = (3, 16, 16)) -> ir.Model:
-    """Fold a graph and hold it against PyTorch, at batches it was not traced with."""
-    result = fold(graph)
-    for batch in (1, 3):
-        x = np.random.default_rng(batch).standard_normal((batch, *shape)).astype(np.float32)
-        with torch.inference_mode():
-            expected = model(torch.from_numpy(x)).numpy()
-        assert np.abs(run(result.model, x) - expected).max() <= 1e-5 * np.abs(expected).max()
-    assert result.after.macs <= result.before.macs
-    assert result.after.weight_bytes <= result.before.weight_bytes
-    assert not result.refused
-    return result.model
+def check(model: nn.Module, graph: ir.Model) -> ir.Model:
+    return hold_against_torch(model, graph, (3, 16, 16))
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
@@ -112,24 +67,6 @@ def test_outer_shortcuts(outer: str, shortcut: str, position: str) -> None:
     assert 8 <= counts["Conv"] <= 8 + projections
     assert counts["Add"] == 3  # one a pair
     assert "BatchNormalization" not in counts
-
-
-@pytest.mark.parametrize("opset", [11, 13, 17, 20])
-@pytest.mark.parametrize("shortcut", ["projection", "zero-pad"])
-def test_torchscript_exporter(shortcut: str, opset: int, tmp_path: Path) -> None:
-    model = randomized(RiRConfig(**{**SMALL, "shortcut": shortcut}))
-    graph = torchscript(model, torch.zeros(2, 3, 16, 16), tmp_path / "traced.onnx", opset)
-    counts = ops(check(model, graph))
-    assert counts["Conv"] == 6
-    assert not counts.keys() & {"Add", "BatchNormalization", "Pad"}
-
-
-@pytest.mark.parametrize("opset", [18, 20, 23])
-def test_dynamo_exporter_opsets(opset: int) -> None:
-    model = randomized(RiRConfig(**SMALL))
-    graph = export(model, ExportOptions((3, 16, 16), opset))
-    assert graph.graph.opset_imports[""] == opset
-    assert ops(check(model, graph))["Conv"] == 6
 
 
 def test_shortcuts_over_two_layers_and_the_ends_of_the_family() -> None:
