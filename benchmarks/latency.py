@@ -129,7 +129,7 @@ def make_engines(graphs: list[Graph], folder: Path) -> dict[str, Path]:
                     graph.path,
                     runtime,
                     precision,
-                    calibration=calibration,
+                    calibration=calibration if precision != "fp32" else CalibrationRequest(),
                     fold=False,  # type: ignore[arg-type]
                 )
                 build_engine(request, path, force=False)
@@ -147,7 +147,12 @@ def build_rtx(graphs: list[Graph], folder: Path) -> list[dict[str, Any]]:
     for graph in graphs[:2]:
         for precision in ("fp32", "fp16", "int8"):
             request = BuildRequest(
-                graph.path, "tensorrt-rtx", precision, calibration=calibration, targets=("sm89",), fold=False
+                graph.path,
+                "tensorrt-rtx",
+                precision,
+                calibration=calibration if precision != "fp32" else CalibrationRequest(),
+                targets=("sm89",),
+                fold=False,
             )
             seconds, size = [], 0
             for turn in range(3):

@@ -74,7 +74,8 @@ def main() -> None:
                 for precision in PRECISIONS:
                     engine = folder / f"{name}-{backend}-{precision}"
                     targets = ("sm89",) if backend == "tensorrt-rtx" else ()
-                    calibration = CalibrationRequest(data=arguments.calibration)
+                    data = None if precision == "fp32" else arguments.calibration
+                    calibration = CalibrationRequest(data=data)
                     request = BuildRequest(
                         onnx, backend, precision, calibration=calibration, targets=targets, fold=False
                     )
