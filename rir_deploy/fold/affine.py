@@ -49,6 +49,7 @@ class NormalForm:
         self.refused: list[Refused] = []
         self._materialized: dict[Segment, Source] = {}
         self._captured = _captured_values(graph)
+        self._unread: dict[ir.Value, int] = {}
         for value in graph.inputs:
             self._keep_value(value)
         for node in graph:
@@ -68,12 +69,21 @@ class NormalForm:
                 self.refused.append(Refused(node.name or node.outputs[0].name or node.op_type, str(refusal)))
         if form is not None:
             self.forms[node.outputs[0]] = form
+            self._release(node)
             return
         for value in node.inputs:
             self.materialize_value(value)
         self.kept.append(node)
         for value in node.outputs:
             self._keep_value(value)
+
+    def _release(self, node: ir.Node) -> None:
+        """Forget forms that no later node reads: with their kernels they are most of the memory that folding takes."""
+        for value in node.inputs:
+            if value is not None and value in self.forms:
+                self._unread[value] = self._unread.get(value, self.uses(value)) - 1
+                if not self._unread[value] and value not in self._captured:
+                    del self.forms[value]
 
     def _check_weights(self, node: ir.Node) -> None:
         for value in node.inputs:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import gc
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -18,6 +20,7 @@ from rir_deploy.fold.live import drop_unread
 from rir_deploy.fold.lower import Lowering
 from rir_deploy.fold.prune import prune
 from rir_deploy.fold.rules import RULES
+from rir_deploy.fold.shapes import InferShapes
 from rir_deploy.fold.work import Work, measure_work
 
 # Pads, slices and clips took attributes instead of inputs before this opset.
@@ -28,13 +31,13 @@ MIN_OPSET = 11
 PREPARE: tuple[Callable[[], ir.passes.PassBase], ...] = (
     common.InlinePass,
     EvaluateConstants,
-    common.ShapeInferencePass,
+    InferShapes,
 )
 FINISH: tuple[Callable[[], ir.passes.PassBase], ...] = (
     common.RemoveUnusedNodesPass,
     common.RemoveUnusedFunctionsPass,
     common.RemoveUnusedOpsetsPass,
-    common.ShapeInferencePass,
+    InferShapes,
 )
 
 
@@ -85,6 +88,26 @@ def fold(model: ir.Model, options: FoldOptions = FoldOptions()) -> FoldResult:
             f"the model is written in opset {opset}; export it with opset {MIN_OPSET} or newer, "
             "or go on without folding"
         )
+    with _collector_paused():
+        result = _fold_within_budget(model)
+    if options.require and not result.modified:
+        raise GateError("nothing in the graph folds (--require): " + _reasons(result.refused))
+    return result
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Graphs are full of cycles and all alive: looking for garbage among them costs more the larger they get."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _fold_within_budget(model: ir.Model) -> FoldResult:
     before = measure_work(model)
     plan: Plan | None = Plan()
     while plan is not None:
@@ -94,13 +117,9 @@ def fold(model: ir.Model, options: FoldOptions = FoldOptions()) -> FoldResult:
         plan = tighter(plan, _prepared(model), excess) if excess > 0 else None
     grown = after.macs > before.macs or after.weight_bytes > before.weight_bytes
     if grown:
-        refused = (
-            *refused,
-            Refused("graph", "the folded graph would have more multiply-adds or weights: kept as it was"),
-        )
+        reason = "the folded graph would have more multiply-adds or weights: kept as it was"
+        refused = (*refused, Refused("graph", reason))
     if grown or not _is_better(before, after):
-        if options.require:
-            raise GateError("nothing in the graph folds (--require): " + _reasons(refused))
         return FoldResult(model.clone(), False, before, before, refused)
     return FoldResult(folded, True, before, after, refused, dead)
 

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from math import prod
 
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
 from rir_deploy.fold.constants import EvaluateConstants
+from rir_deploy.fold.shapes import InferShapes
 
 # What a dynamic batch, height or width is taken to be where multiply-adds are counted.
 ASSUMED_BATCH, ASSUMED_SIZE = 1, 64
@@ -77,7 +77,7 @@ def _at_assumed_sizes(model: ir.Model) -> ir.Model:
     for value in sized.graph.outputs:
         value.shape = None
     # Exporters compute pad amounts and shapes with nodes; inference sees through them only once they are weights.
-    return ShapeInferencePass()(EvaluateConstants()(sized).model).model
+    return InferShapes()(EvaluateConstants()(sized).model).model
 
 
 def _assumed(size: object, axis: int) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
+from typing import Any
 
 import onnx_ir as ir
 from hypothesis import strategies as st
@@ -25,31 +27,44 @@ class Family:
     scale_after_norm: bool = False
     joined: bool = False  # streams kept in one tensor and sliced
     stride_in_second: bool = False
+    branches: str = "one"  # or "point", "average": every convolution beside a 1x1, or beside a 1x1 and a pool
     activation: str = "Relu"
     seed: int = 0
     opset: int = 18
 
 
+# What each property is drawn from; the likelier choices stand there twice.
+WIDTHS, STRIDES, MAX_LAYERS = range(1, 6), (1, 1, 2), 3
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "kernel": ((3, 3), (1, 1), (3, 1), (5, 3)),
+    "bias": (False, True),
+    "norm": ("streams", "joined", "none"),
+    "shortcut": ("pad", "projection", "projection-bn"),
+    "outer": ("none", "none", "residual", "both"),
+    "outer_before_relu": (False, True),
+    "scale": (None, 0.5, 0.25),
+    "scale_after_norm": (False, True),
+    "joined": (False, True),
+    "stride_in_second": (False, True),
+    "branches": ("one", "one", "point", "average"),
+    "activation": ("Relu", "Relu", "LeakyRelu", "HardSwish"),
+    "opset": (14, 17, 18, 20),
+}
+
+
 @st.composite
 def families(draw: st.DrawFn) -> Family:
-    width = st.integers(1, 5)
-    layers = draw(st.lists(st.tuples(width, width, st.sampled_from([1, 1, 2])), min_size=1, max_size=3))
-    return Family(
-        layers=tuple(layers),
-        kernel=draw(st.sampled_from([(3, 3), (1, 1), (3, 1), (5, 3)])),
-        bias=draw(st.booleans()),
-        norm=draw(st.sampled_from(["streams", "joined", "none"])),
-        shortcut=draw(st.sampled_from(["pad", "projection", "projection-bn"])),
-        outer=draw(st.sampled_from(["none", "none", "residual", "both"])),
-        outer_before_relu=draw(st.booleans()),
-        scale=draw(st.sampled_from([None, 0.5, 0.25])),
-        scale_after_norm=draw(st.booleans()),
-        joined=draw(st.booleans()),
-        stride_in_second=draw(st.booleans()),
-        activation=draw(st.sampled_from(["Relu", "Relu", "LeakyRelu", "HardSwish"])),
-        seed=draw(st.integers(0, 2**16)),
-        opset=draw(st.sampled_from([14, 17, 18, 20])),
-    )
+    width = st.sampled_from(WIDTHS)
+    layers = draw(st.lists(st.tuples(width, width, st.sampled_from(STRIDES)), min_size=1, max_size=MAX_LAYERS))
+    chosen = {name: draw(st.sampled_from(choices)) for name, choices in CHOICES.items()}
+    return Family(tuple(layers), seed=draw(st.integers(0, 2**16)), **chosen)
+
+
+def sample(rng: random.Random) -> Family:
+    """The same without hypothesis, for long runs."""
+    layers = [(rng.choice(WIDTHS), rng.choice(WIDTHS), rng.choice(STRIDES)) for _ in range(rng.randint(1, MAX_LAYERS))]
+    chosen = {name: rng.choice(choices) for name, choices in CHOICES.items()}
+    return Family(tuple(layers), seed=rng.randrange(2**16), **chosen)
 
 
 def build(family: Family, size: tuple[int | str, int | str] = (8, 8)) -> ir.Model:
@@ -90,7 +105,7 @@ class _Builder:
             r, t = self.w.slice(x, 0, cut), self.w.slice(x, cut, self.w.channels[x])
         strides = [stride, stride]
         kinds = ((r, rows[0]), (t, rows[0]), (r, rows[1]), (t, rows[1]))
-        rr, tr, rt, tt = (self.w.conv(x, n, self.f.kernel, bias=self.f.bias, strides=strides) for x, n in kinds)
+        rr, tr, rt, tt = (self.branch(x, n, strides) for x, n in kinds)
         a, b = self.w.add(rr, tr), self.w.add(tt, rt)
         if self.f.scale is not None and not self.f.scale_after_norm:
             a = self.w.scale(a, self.f.scale)
@@ -99,6 +114,16 @@ class _Builder:
             a, b = self.normalize(a, b)
             return self.w.add(self.w.scale(a, self.f.scale), shortcut), b
         return self.normalize(self.w.add(a, shortcut), b)
+
+    def branch(self, x: str, rows: int, strides: list[int]) -> str:
+        main = self.w.conv(x, rows, self.f.kernel, bias=self.f.bias, strides=strides)
+        if self.f.branches == "one":
+            return main
+        if self.f.branches == "point":
+            return self.w.add(main, self.w.conv(x, rows, 1, bias=self.f.bias, strides=strides))
+        pads = [tap // 2 for tap in self.f.kernel] * 2
+        window = {"kernel_shape": list(self.f.kernel), "pads": pads, "strides": strides, "count_include_pad": 1}
+        return self.w.add(self.w.op("AveragePool", [self.w.conv(x, rows, 1)], rows, **window), main)
 
     def shortcut(self, x: str, rows: int, stride: int) -> str:
         if stride == 1 and self.w.channels[x] == rows:
