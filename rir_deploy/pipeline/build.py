@@ -126,10 +126,25 @@ def build_engine(request: BuildRequest, output: Path, *, force: bool, progress: 
         building = time.perf_counter()
         built = backend.build(lowered.model, folder, options)
         built_in = time.perf_counter() - building
+        check_realized(lowered.precision, built)
         progress(f"building for {backend.name}", 1, 1)
         manifest = _manifest(request, lowered.model, built, parents, folder)
         write_manifest(folder, manifest)
     return EngineBuilt(output, manifest, lowered, built_in, time.perf_counter() - started)
+
+
+def check_realized(precision: str, built: Built) -> None:
+    """A runtime may compute a quantised graph in float and say nothing: where it tells what it does, hold it to it.
+
+    Raises:
+        BackendError: the graph is INT8 and none of its convolutions is.
+    """
+    kinds = built.realized.get("conv")
+    if precision == "int8" and isinstance(kinds, dict) and kinds and not {"u8", "i8"} & kinds.keys():
+        raise BackendError(
+            f"{built.backend} computes no convolution of the INT8 graph in integers here ({kinds}); "
+            "build for another backend, or in FP32"
+        )
 
 
 def _phases(name: str, progress: Progress) -> Progress:

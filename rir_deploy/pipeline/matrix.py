@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rir_deploy.engines import BACKENDS, get_backend
+from rir_deploy.engines.tensorrt_gpu import NoGpu, probe_gpu
 from rir_deploy.errors import BackendError
 from rir_deploy.pipeline.lower import FLAVOURS
 from rir_deploy.pipeline.plan import Plan
@@ -59,3 +61,26 @@ def engines_of(plan: Plan, backends: tuple[str, ...]) -> Iterator[EngineSpec]:
         for precision in plan.precisions:
             flavour = FLAVOURS[backend] if precision == "int8" else None
             yield EngineSpec(backend, f"int8-{flavour}" if flavour else precision, precision, flavour)
+
+
+def targets_of(plan: Plan, backend: str) -> tuple[str, ...]:
+    """The compute capabilities to build for: only TensorRT-RTX builds for GPUs that are not there."""
+    return plan.targets if backend == "tensorrt-rtx" else ()
+
+
+def rebuild_command(spec: EngineSpec, plan: Plan, graph: str, output: str) -> str:
+    """What builds an engine again, from inside the run folder."""
+    batch, targets = plan.batch, targets_of(plan, spec.backend)
+    words = ["rir-deploy", "build-engine", graph, "--backend", spec.backend, "--no-fold"]
+    words += ["--batch", f"{batch.min},{batch.opt},{batch.max}"]
+    words += ["--target", ",".join(targets)] if targets else []
+    return shlex.join([*words, "-o", output, "--force"])
+
+
+def reason_of(spec: EngineSpec, missing: str | None) -> str:
+    """What a reader has to know of an engine's row."""
+    if missing is not None:
+        return f"no GPU ({missing})" if isinstance(probe_gpu(), NoGpu) else missing
+    if spec.precision == "fp16" and spec.backend in CPU_BACKENDS:
+        return "the CPU stores FP16 and computes in FP32: no proof of FP16 arithmetic"
+    return ""

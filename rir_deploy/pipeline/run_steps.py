@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +13,6 @@ from rir_deploy.artifacts import sha256_file
 from rir_deploy.bench.options import BenchOptions
 from rir_deploy.data.dataset import Dataset
 from rir_deploy.engines import get_backend
-from rir_deploy.engines.tensorrt_gpu import NoGpu, probe_gpu
 from rir_deploy.errors import UsageError
 from rir_deploy.onnx_file import load_onnx, save_onnx
 from rir_deploy.pipeline.bench import BenchRequest, bench_files
@@ -22,7 +20,7 @@ from rir_deploy.pipeline.build import BuildRequest, build_engine
 from rir_deploy.pipeline.calibrate import CalibrationRequest, calibrate
 from rir_deploy.pipeline.export import ExportRequest, export_file
 from rir_deploy.pipeline.lower import PrecisionRequest, lower_precision, write_ranges
-from rir_deploy.pipeline.matrix import CPU_BACKENDS, EngineSpec, usable_backends
+from rir_deploy.pipeline.matrix import EngineSpec, reason_of, rebuild_command, targets_of, usable_backends
 from rir_deploy.pipeline.plan import Plan
 from rir_deploy.pipeline.progress import Progress, silent
 from rir_deploy.pipeline.sides import kind_of, runnable
@@ -166,34 +164,23 @@ class RunSteps:
             "name": spec.name,
             "flavour": spec.flavour,
             "status": status,
-            "reason": _reason(spec, missing),
+            "reason": reason_of(spec, missing),
             "verify": verified,
         }
 
     def _build_inputs(self, spec: EngineSpec) -> dict[str, Any]:
         batch = self.plan.batch
-        return {"batch": [batch.min, batch.opt, batch.max], "targets": list(self._targets(spec.backend))}
-
-    def _targets(self, backend: str) -> tuple[str, ...]:
-        return self.plan.targets if backend == "tensorrt-rtx" else ()
+        return {"batch": [batch.min, batch.opt, batch.max], "targets": list(targets_of(self.plan, spec.backend))}
 
     def _build(self, spec: EngineSpec, graph: str, output: str) -> dict[str, Any]:
         request = BuildRequest(
             self.folder.path / graph,
             spec.backend,
             batch=self.plan.batch,
-            targets=self._targets(spec.backend),
-            command=self._command(spec, graph, output),
+            targets=targets_of(self.plan, spec.backend),
+            command=rebuild_command(spec, self.plan, graph, output),
         )
         return build_engine(request, self.folder.path / output, force=True, progress=self.progress).to_dict()
-
-    def _command(self, spec: EngineSpec, graph: str, output: str) -> str:
-        """What builds the engine again, from inside the run folder."""
-        batch, targets = self.plan.batch, self._targets(spec.backend)
-        words = ["rir-deploy", "build-engine", graph, "--backend", spec.backend, "--no-fold"]
-        words += ["--batch", f"{batch.min},{batch.opt},{batch.max}"]
-        words += ["--target", ",".join(targets)] if targets else []
-        return shlex.join([*words, "-o", output, "--force"])
 
     def _verify(self, output: str, checkpoint: Path) -> dict[str, Any]:
         request = VerifyRequest(
@@ -204,7 +191,7 @@ class RunSteps:
             self.plan.factory,
             simulate=True,
         )
-        return verify_files(request, self.progress).to_dict()
+        return self._local(verify_files(request, self.progress).to_dict())
 
     def bench(self, checkpoint: Path, engines: list[dict[str, Any]]) -> dict[str, Any] | None:
         """PyTorch eager and every engine, side by side."""
@@ -231,9 +218,12 @@ class RunSteps:
 
     def _bench(self, request: BenchRequest) -> dict[str, Any]:
         """The timing, with paths as they are inside the run folder."""
-        text = json.dumps(bench_files(request, self.progress).to_dict())
+        return self._local(bench_files(request, self.progress).to_dict())
+
+    def _local(self, result: dict[str, Any]) -> dict[str, Any]:
+        """A result with paths as they are inside the run folder, wherever that is."""
         folder = json.dumps(f"{self.folder.path}/")[1:-1]
-        return dict(json.loads(text.replace(folder, "")))
+        return dict(json.loads(json.dumps(result).replace(folder, "")))
 
     def model(self, checkpoint: Path, export: dict[str, Any]) -> dict[str, Any]:
         accuracy = export.get("accuracy") or {}
@@ -265,12 +255,3 @@ class RunSteps:
     def dataset(self, part: str) -> Dataset:
         """ "train", "calibration" or "test": as the plan says, or the recipe's own."""
         return open_dataset(self._spec(part), self.recipe, "test" if part == "test" else "train")
-
-
-def _reason(spec: EngineSpec, missing: str | None) -> str:
-    """What a reader has to know of an engine's row."""
-    if missing is not None:
-        return f"no GPU ({missing})" if isinstance(probe_gpu(), NoGpu) else missing
-    if spec.precision == "fp16" and spec.backend in CPU_BACKENDS:
-        return "the CPU stores FP16 and computes in FP32: no proof of FP16 arithmetic"
-    return ""
