@@ -13,6 +13,8 @@ from rir_deploy.fold.kernels import Array, Axes, Kernel, regroup
 
 def rebox(kernel: Kernel, offsets: Axes, taps: Axes, dilations: Axes) -> Kernel | None:
     """The same kernel written over a larger box of taps, or None where its taps do not lie on that grid."""
+    if (offsets, taps, dilations) == (kernel.offsets, kernel.taps, kernel.dilations):
+        return kernel
     places: list[slice] = []
     for axis, tap in enumerate(kernel.taps):
         distance = kernel.offsets[axis] - offsets[axis]

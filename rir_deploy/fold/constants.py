@@ -34,7 +34,7 @@ class Constants:
         """The array that ``value`` always holds, or None where it depends on an input or cannot be computed."""
         if value is None:
             return None
-        pending = [value]
+        pending = [] if _is_stored(value) else [value]
         while pending:  # iterative, since chains of constant nodes can be long
             top = pending[-1]
             missing = [] if top in self._known else self._operands(top)
@@ -44,35 +44,42 @@ class Constants:
                 pending.pop()
                 if top not in self._known:
                     self._known[top] = self._compute(top)
-        return self._known[value]
+        return self._look_up(value)
+
+    def _look_up(self, value: ir.Value | None) -> NDArray[np.generic] | None:
+        """What is known by now. Weights are read anew every time: kept here, all of them would be there twice."""
+        if value is not None and _is_stored(value) and value.const_value is not None:
+            return np.asarray(value.const_value.numpy())
+        return None if value is None else self._known.get(value)
 
     def _operands(self, value: ir.Value) -> list[ir.Value]:
+        """Operands that have to be computed first."""
         node = value.producer()
         if node is None or node.op_type in _OPAQUE or self._has_sizes(node):
             return []
-        inputs = [operand for operand in node.inputs if operand is not None and operand not in self._known]
+        operands = [operand for operand in node.inputs if operand is not None]
         # One graph input among the operands settles it: there is no need to look at the rest.
-        return [] if any(operand.is_graph_input() for operand in node.inputs if operand is not None) else inputs
+        if any(operand.is_graph_input() for operand in operands):
+            return []
+        return [operand for operand in operands if operand not in self._known and not _is_stored(operand)]
 
     def _compute(self, value: ir.Value) -> NDArray[np.generic] | None:
-        if value.is_graph_input():
-            return None
-        if value.const_value is not None:
-            return np.asarray(value.const_value.numpy())
         node = value.producer()
-        if node is None or node.domain not in ("", "ai.onnx") or node.op_type in _OPAQUE or len(node.outputs) != 1:
+        if value.is_graph_input() or node is None or node.domain not in ("", "ai.onnx"):
+            return None
+        if node.op_type in _OPAQUE or len(node.outputs) != 1:
             return None
         if node.op_type == "Shape" and self._from_shapes:
-            measured = None if node.inputs[0] is None else self._known.get(node.inputs[0])
-            sizes = _sizes(node, measured)
+            sizes = _sizes(node, None if self._has_sizes(node) else self._look_up(node.inputs[0]))
             return None if sizes is None or None in sizes else np.array(sizes, dtype=np.int64)
         if (size := self._one_size(node)) is not None:
             return size
-        arrays = [None if operand is None else self._known.get(operand) for operand in node.inputs]
-        missing = any(a is None and operand is not None for a, operand in zip(arrays, node.inputs, strict=True))
-        if missing or not arrays or sum(a.size for a in arrays if a is not None) > _MAX_ELEMENTS:
+        operands = [operand for operand in node.inputs if operand is not None]
+        if not operands or any(not _is_stored(o) and self._known.get(o) is None for o in operands):
             return None
-        return _evaluate(node, arrays, self._opset)
+        arrays = [self._look_up(operand) for operand in node.inputs]
+        too_large = sum(array.size for array in arrays if array is not None) > _MAX_ELEMENTS
+        return None if too_large else _evaluate(node, arrays, self._opset)
 
     def _has_sizes(self, node: ir.Node) -> bool:
         """Whether it is a Shape whose result is known without a look at what it measures."""
@@ -81,12 +88,16 @@ class Constants:
     def _one_size(self, node: ir.Node) -> NDArray[np.generic] | None:
         """Sizes gathered from a shape of which the rest, such as the batch, may be unknown."""
         shape = node.inputs[0].producer() if node.op_type == "Gather" and node.inputs[0] is not None else None
-        places = self._known.get(node.inputs[1]) if shape is not None and node.inputs[1] is not None else None
+        places = self._look_up(node.inputs[1]) if shape is not None else None
         if shape is None or shape.op_type != "Shape" or places is None or not self._from_shapes:
             return None
         sizes = _sizes(shape, None)
         chosen = [None] if sizes is None else [sizes[int(place)] for place in places.reshape(-1)]
         return None if None in chosen else np.array(chosen, dtype=np.int64).reshape(places.shape)
+
+
+def _is_stored(value: ir.Value) -> bool:
+    return value.const_value is not None and not value.is_graph_input()
 
 
 def _sizes(node: ir.Node, measured: NDArray[np.generic] | None) -> list[int | None] | None:

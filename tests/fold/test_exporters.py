@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 import pytest
+import torch
 from torch import nn
 
 from rir_deploy.export import ExportOptions, export
@@ -13,7 +15,7 @@ from rir_deploy.fold import fold
 from rir_deploy.models import RiRConfig, Stage, preset
 from rir_deploy.models.rir import RiR
 from tests.fold.graphs import ops
-from tests.fold.torch_graphs import hold_against_torch, randomize
+from tests.fold.torch_graphs import hold_against_torch, randomize, torchscript
 
 SMALL: dict[str, Any] = {
     "num_classes": 5,
@@ -56,12 +58,17 @@ def test_every_block_becomes_one_convolution(name: str) -> None:
 @pytest.mark.parametrize("position", ["before-relu", "after-relu"])
 @pytest.mark.parametrize("shortcut", ["projection", "zero-pad"])
 @pytest.mark.parametrize("outer", ["residual", "both"])
-def test_outer_shortcuts(outer: str, shortcut: str, position: str) -> None:
+def test_outer_shortcuts(outer: str, shortcut: str, position: str, tmp_path: Path) -> None:
     stages = (Stage(4, 6, 4), Stage(8, 8, 2, stride=2))
     changes = {"outer": outer, "shortcut": shortcut, "outer_position": position, "stages": stages}
     config = RiRConfig(**{**SMALL, **changes})
     model = randomized(config)
-    counts = ops(check(model, export(model, ExportOptions((3, 16, 16)))))
+    graph = (
+        export(model, ExportOptions((3, 16, 16)))
+        if position == "before-relu"
+        else torchscript(model, torch.zeros(2, 3, 16, 16), tmp_path / "traced.onnx", 17)
+    )
+    counts = ops(check(model, graph))
     # At most: a projection that only the linear head reads is composed with the head.
     projections = (2 if outer == "both" else 1) if shortcut == "projection" else 0
     assert 8 <= counts["Conv"] <= 8 + projections
