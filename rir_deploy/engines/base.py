@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rir_deploy.errors import InputError, UsageError
 
 Array = NDArray[np.generic]
+Opened = TypeVar("Opened", bound="SessionBase")
 
 Progress = Callable[[str, int, int], None]
 """Called with a phase's name, the steps done and the steps in all."""
@@ -114,6 +115,30 @@ class Session(Protocol):
     def __enter__(self) -> Session: ...
 
     def __exit__(self, *exception: object) -> None: ...
+
+
+class SessionBase:
+    """What all sessions share; a backend writes ``run``, ``runs_on`` and ``close``, and sets the specs."""
+
+    _input: TensorSpec
+    _outputs: tuple[TensorSpec, ...]
+
+    @property
+    def input(self) -> TensorSpec:
+        return self._input
+
+    @property
+    def outputs(self) -> Sequence[TensorSpec]:
+        return self._outputs
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self: Opened) -> Opened:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
 
 class Backend(Protocol):

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
-from rir_deploy.engines.base import GRAPH_NAME, Array, Availability, BuildOptions, Built, TensorSpec, check_batch
+from rir_deploy.engines.base import (
+    GRAPH_NAME,
+    Array,
+    Availability,
+    BuildOptions,
+    Built,
+    SessionBase,
+    TensorSpec,
+    check_batch,
+)
 from rir_deploy.errors import BackendError, InputError, UsageError
 
 PROVIDER = "CPUExecutionProvider"
@@ -16,7 +24,7 @@ _INSTALL = 'python -m pip install "rir-deploy[host]"'
 _DTYPES = {"float": "float32", "float16": "float16", "double": "float64", "uint8": "uint8", "int8": "int8"}
 
 
-class OnnxRuntimeSession:
+class OnnxRuntimeSession(SessionBase):
     def __init__(self, engine: Path, threads: int | None = None, exclusive: bool = False) -> None:
         ort = _runtime()
         options = ort.SessionOptions()
@@ -41,14 +49,6 @@ class OnnxRuntimeSession:
         self._outputs = tuple(_spec(value) for value in self._session.get_outputs())
 
     @property
-    def input(self) -> TensorSpec:
-        return self._input
-
-    @property
-    def outputs(self) -> Sequence[TensorSpec]:
-        return self._outputs
-
-    @property
     def runs_on(self) -> str:
         """Asked of the session itself: a provider may be listed and still not be used."""
         return f"onnxruntime {self._version} {self._session.get_providers()[0]}"
@@ -63,12 +63,6 @@ class OnnxRuntimeSession:
 
     def close(self) -> None:
         self._session = None
-
-    def __enter__(self) -> OnnxRuntimeSession:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
 
 class OnnxRuntimeBackend:

@@ -22,6 +22,7 @@ from rir_deploy.engines.base import (
     Availability,
     BuildOptions,
     Built,
+    SessionBase,
     TensorSpec,
     check_batch,
     input_spec,
@@ -35,7 +36,7 @@ _INSTALL = 'python -m pip install "rir-deploy[host]"'
 _KINDS = {"Convolution": "conv", "GroupConvolution": "conv", "FullyConnected": "matmul", "MatMul": "matmul"}
 
 
-class OpenVinoSession:
+class OpenVinoSession(SessionBase):
     """One infer request on one stream, tuned for latency. ``threads`` None leaves the number to OpenVINO."""
 
     def __init__(self, engine: Path, threads: int | None = None) -> None:
@@ -55,14 +56,6 @@ class OpenVinoSession:
         self._version = _version(ov)
         self._input = _spec(self._compiled.inputs[0])
         self._outputs = tuple(_spec(port) for port in self._compiled.outputs)
-
-    @property
-    def input(self) -> TensorSpec:
-        return self._input
-
-    @property
-    def outputs(self) -> Sequence[TensorSpec]:
-        return self._outputs
 
     @property
     def runs_on(self) -> str:
@@ -91,12 +84,6 @@ class OpenVinoSession:
 
     def close(self) -> None:
         self._request = self._compiled = None
-
-    def __enter__(self) -> OpenVinoSession:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
 
 class OpenVinoBackend:

@@ -4,20 +4,19 @@ and tested against stand-ins that check the order of the calls.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rir_deploy.engines.base import Array, TensorSpec, check_batch
+from rir_deploy.engines.base import Array, SessionBase, TensorSpec, check_batch
 from rir_deploy.engines.cuda_buffers import CudaBuffers
 from rir_deploy.engines.tensorrt_flavour import Flavour, last_error, logger_of
 from rir_deploy.engines.tensorrt_gpu import Gpu
 from rir_deploy.errors import BackendError, InputError
 
 
-class TensorRtSession:
+class TensorRtSession(SessionBase):
     """One execution context, one stream, buffers as large as the largest batch so far. Closing frees all of it.
 
     Raises:
@@ -37,14 +36,6 @@ class TensorRtSession:
         except BaseException:
             self.close()
             raise
-
-    @property
-    def input(self) -> TensorSpec:
-        return self._input
-
-    @property
-    def outputs(self) -> Sequence[TensorSpec]:
-        return self._outputs
 
     @property
     def runs_on(self) -> str:
@@ -84,12 +75,6 @@ class TensorRtSession:
         self._engine = None
         self._runtime = None
         self._buffers.close()
-
-    def __enter__(self) -> TensorRtSession:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def _open(self, path: Path) -> None:
         logger = logger_of(self._module)
