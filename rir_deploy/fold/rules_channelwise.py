@@ -31,6 +31,8 @@ def channelwise(nf: NormalForm, node: ir.Node) -> Affine | None:
         return None
     if any(a is not None and a.size > 1 for a in constants) or len(node.outputs) != 1:
         return None
+    if any(value is not None and value.const_value is None for value in node.inputs[1:]):
+        return None  # the op is written with its old constants, which must not hang on nodes that may go
     # A constant that is not there (Clip without a minimum) differs from every constant that is.
     raw = tuple(b"" if a is None else a.dtype.str.encode() + a.tobytes() for a in constants)
     attributes = tuple(sorted((key, str(attribute.value)) for key, attribute in node.attributes.items()))

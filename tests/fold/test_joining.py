@@ -23,6 +23,16 @@ def test_clips_join_only_with_equal_bounds() -> None:
         assert ops(folded)["Conv"] == convs, high
 
 
+def test_bounds_that_are_computed_from_a_size_stay_computed() -> None:
+    """A number that shape inference knows is no weight: what computes it must still be there."""
+    w = Writer()
+    x = w.input(3)
+    rows = w.op("Gather", [w.op("Shape", [x], 1), w.constant(np.array(2))], 1)
+    high = w.op("Cast", [rows], 1, to=w.tensor_type)
+    r = w.op("Clip", [w.bn(w.conv(x, 4)), w.constant(np.array(0.0)), high], 4)
+    check(w.model(w.relu(w.bn(w.conv(r, 4)))))
+
+
 def test_leaky_relus_join_only_with_equal_slopes() -> None:
     for slope, activations in ((0.1, 2), (0.2, 3)):
         w = Writer()
