@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes.util
 import os
 import platform
 import shutil
@@ -68,11 +67,6 @@ def load_average() -> float | None:
         return os.getloadavg()[0]
     except (AttributeError, OSError):
         return None
-
-
-def has_nvidia_driver() -> bool:
-    """Whether the CUDA driver library can be found; it comes with the driver and with nothing else."""
-    return ctypes.util.find_library("cuda") is not None or ctypes.util.find_library("nvcuda") is not None
 
 
 def _cpu() -> tuple[str, frozenset[str]]:
