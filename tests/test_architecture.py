@@ -29,6 +29,7 @@ STAGES = {
     "engines": HELPERS,
     "verify": {"errors"},
     "bench": {"errors", "artifacts"},
+    "bundle": {"errors", "data"},
 }
 HEAVY = ("torch", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "onnx", "numpy", "sklearn", "rich")
 
@@ -103,6 +104,6 @@ def test_help_loads_nothing_heavy_and_answers_at_once() -> None:
     assert min(times) < 0.5
 
 
-@pytest.mark.parametrize("stage", ["engines", "verify", "bench", "fold", "quantize", "precision", "recipe"])
+@pytest.mark.parametrize("stage", ["engines", "verify", "bench", "bundle", "fold", "quantize", "precision", "recipe"])
 def test_device_stages_load_without_torch(stage: str) -> None:
     assert "torch" not in _loaded(f"import rir_deploy.{stage}")
