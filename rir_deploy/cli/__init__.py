@@ -21,6 +21,7 @@ COMMANDS: dict[str, str] = {
     "bench": "rir_deploy.cli.bench",
     "report": "rir_deploy.cli.report",
     "run": "rir_deploy.cli.run",
+    "bundle": "rir_deploy.cli.bundle",
     "inspect": "rir_deploy.cli.inspect",
     "doctor": "rir_deploy.cli.doctor",
     "train": "rir_deploy.cli.train",

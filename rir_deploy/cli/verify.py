@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING
 import click
 
 from rir_deploy.cli import common
-from rir_deploy.errors import GateError
+from rir_deploy.errors import GateError, UsageError
 
 if TYPE_CHECKING:
+    from rir_deploy.pipeline.self_test import Outcome, SelfTest
     from rir_deploy.pipeline.verify import Verified
 
 
 @click.command("verify", short_help="Prove that one model answers as another does.")
 @click.argument("reference", type=click.Path(path_type=Path))
-@click.argument("candidate", type=click.Path(path_type=Path))
+@click.argument("candidate", required=False, type=click.Path(path_type=Path))
 @common.data_option
 @common.recipe_option
 @common.model_option
@@ -27,11 +28,12 @@ if TYPE_CHECKING:
 @click.option("--max-top1-drop", type=float, help="Largest loss of top-1, in points.")
 @click.option("--batch", type=click.IntRange(1, 4096), default=32, show_default=True, help="Images a batch.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads of the runtimes.")
+@click.option("--engine", "names", multiple=True, metavar="NAME", help="What to test of a bundle; repeatable.")
 @click.option("--simulate", is_flag=True, help="Where an engine cannot run here, run its graph instead, and say so.")
 @common.json_option
 def command(
     reference: Path,
-    candidate: Path,
+    candidate: Path | None,
     data: str | None,
     recipe: str | None,
     factory: str | None,
@@ -42,6 +44,7 @@ def command(
     max_top1_drop: float | None,
     batch: int,
     threads: int | None,
+    names: tuple[str, ...],
     simulate: bool,
     as_json: bool,
 ) -> int:
@@ -49,9 +52,27 @@ def command(
 
     Either side is a checkpoint, an ONNX file or an engine folder. Without --data the recipe's own test images are
     used. The bounds come from the gate of the precision; each can be set by hand.
+
+    A bundle as REFERENCE brings its images, answers and bounds along: alone it tests itself, every graph and engine
+    that can run here; with a CANDIDATE it tests that one.
     """
+    from rir_deploy.pipeline.sides import kind_of
     from rir_deploy.pipeline.verify import VerifyRequest, verify_files
 
+    if kind_of(reference) == "bundle":
+        mine = {
+            "--data": data,
+            "--recipe": recipe,
+            "--precision": precision,
+            "--atol": atol,
+            "--rtol": rtol,
+            "--min-agreement": min_agreement,
+            "--max-top1-drop": max_top1_drop,
+        }
+        _check_alone([name for name, value in mine.items() if value is not None])
+        return _self_test(reference, names, candidate, factory, threads, simulate, as_json)
+    if candidate is None or names:
+        raise UsageError("name a REFERENCE and a CANDIDATE; only a bundle stands alone and has an --engine to choose")
     request = VerifyRequest(
         reference,
         candidate,
@@ -77,6 +98,62 @@ def command(
         click.echo(f"rir-deploy: parity failed: {'; '.join(verified.result.failures)}", err=True)
         return GateError.exit_code
     return 0
+
+
+def _check_alone(given: list[str]) -> None:
+    if given:
+        raise UsageError(f"{', '.join(given)}: a bundle brings its own images and bounds; leave that out")
+
+
+def _self_test(
+    bundle: Path,
+    names: tuple[str, ...],
+    candidate: Path | None,
+    factory: str | None,
+    threads: int | None,
+    simulate: bool,
+    as_json: bool,
+) -> int:
+    from rir_deploy.pipeline.self_test import SelfTestRequest, self_test
+
+    if candidate is not None and names:
+        raise UsageError("--engine chooses from the bundle, and a CANDIDATE is not in it; leave one out")
+    with common.progress(as_json) as progress:
+        tested = self_test(SelfTestRequest(bundle, names, candidate, factory, threads, simulate), progress)
+    if as_json:
+        common.print_json(tested.to_dict())
+    else:
+        print_self_test(tested)
+    if not tested.passed:
+        click.echo(f"rir-deploy: self-test failed: {'; '.join(tested.failures)}", err=True)
+        return GateError.exit_code
+    return 0
+
+
+def print_self_test(tested: SelfTest) -> None:
+    from rir_deploy.report.console import print_table
+
+    title = f"self-test of {tested.bundle}: {tested.images} images of {tested.source}"
+    columns = ("name", "precision", "agrees with FP32", "max error", "as recorded", "max error", "verdict", "runs on")
+    print_table(title, columns, [_cells(outcome) for outcome in tested.outcomes])
+    for outcome in tested.outcomes:
+        if outcome.status == "not run":
+            common.say(f"not run: {outcome.name}: {outcome.reason}")
+    ran = sum(outcome.status != "not run" for outcome in tested.outcomes)
+    common.say(f"self-test {'passed' if tested.passed else 'FAILED'}: {ran} of {len(tested.outcomes)} ran here")
+
+
+def _cells(outcome: Outcome) -> tuple[str, ...]:
+    from rir_deploy.report.console import percent
+
+    figures: list[str] = []
+    for found in (outcome.reference, outcome.recorded):
+        figures += (
+            ["-", "-"]
+            if found is None
+            else [percent(found.accuracy.agreement, 0), f"{found.outputs.max_relative_error:.1e}"]
+        )
+    return (outcome.name, outcome.precision, *figures, outcome.status, outcome.runs_on or "-")
 
 
 def print_verified(verified: Verified) -> None:

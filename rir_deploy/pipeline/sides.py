@@ -26,7 +26,9 @@ from rir_deploy.simulate import FP16_LABEL, simulate_fp16
 if TYPE_CHECKING:
     from torch import nn
 
-Kind = Literal["checkpoint", "onnx", "engine"]
+Kind = Literal["checkpoint", "onnx", "engine", "bundle"]
+# A data set can be a zip as well, but is never asked for its kind.
+BUNDLE_SUFFIX = ".zip"
 Runner = Callable[[NDArray[np.uint8]], NDArray[np.floating]]
 
 
@@ -60,23 +62,25 @@ def kind_of(path: Path) -> Kind:
     """What a path is, by its name and place.
 
     Raises:
-        UsageError: there is no such file, or it is none of the three.
+        UsageError: there is no such file, or it is none of the four.
     """
     try:
         exists = path.exists()
     except OSError as error:
         raise UsageError(f"'{path}' cannot be looked at: {error.strerror}; check the path") from error
     if not exists:
-        raise UsageError(f"there is no file '{path}'; name a checkpoint, an ONNX file or an engine folder")
+        raise UsageError(f"there is no file '{path}'; name a checkpoint, an ONNX file, an engine folder or a bundle")
     if path.is_dir() or path.name == MANIFEST_NAME:
         return "engine"
     if path.suffix == ".onnx":
         return "onnx"
     if path.suffix in CHECKPOINT_SUFFIXES:
         return "checkpoint"
+    if path.suffix == BUNDLE_SUFFIX:
+        return "bundle"
     raise UsageError(
-        f"'{path}' is neither a checkpoint ({', '.join(CHECKPOINT_SUFFIXES)}) nor an ONNX file (.onnx) nor the folder "
-        "of an engine"
+        f"'{path}' is neither a checkpoint ({', '.join(CHECKPOINT_SUFFIXES)}) nor an ONNX file (.onnx) nor a bundle "
+        f"({BUNDLE_SUFFIX}) nor the folder of an engine"
     )
 
 
@@ -93,6 +97,8 @@ def open_side(path: Path, *, model: str | None = None, threads: int | None = Non
         return _checkpoint_side(path, model)
     if kind == "onnx":
         return _onnx_side(path, threads)
+    if kind == "bundle":
+        raise UsageError(f"'{path}' is a bundle, whose golden images are what others are compared on: name it first")
     return _engine_side(path if path.is_dir() else path.parent, threads, simulate)
 
 
