@@ -50,6 +50,7 @@ def _share(_ctx: click.Context, _param: click.Parameter, value: str | None) -> f
 @click.option("--iterations", type=int, default=10, show_default=True, help="Timed calls in all, at least.")
 @click.option("--rounds", type=int, default=3, show_default=True, help="Turns that the engines take.")
 @click.option("--percentile", "percentiles", type=float, multiple=True, help="One more beside 90, 95, 99; repeatable.")
+@click.option("--engine", "names", multiple=True, metavar="NAME", help="What to time of a bundle; repeatable.")
 @click.option("--channels-last", is_flag=True, help="Time checkpoints in this layout as well.")
 @common.recipe_option
 @common.model_option
@@ -67,6 +68,7 @@ def command(
     iterations: int,
     rounds: int,
     percentiles: tuple[float, ...],
+    names: tuple[str, ...],
     channels_last: bool,
     recipe: str | None,
     factory: str | None,
@@ -76,7 +78,8 @@ def command(
     force: bool,
     as_json: bool,
 ) -> int:
-    """Time every ENGINE: an engine folder, an ONNX file (in ONNX Runtime) or a checkpoint (in PyTorch eager mode).
+    """Time every ENGINE: an engine folder, an ONNX file (in ONNX Runtime), a checkpoint (in PyTorch eager mode) or a
+    bundle, whose engines are meant.
 
     Each is timed in a process of its own, one call after another, the runtime's own copies included. With --baseline,
     exit with 3 where a median grew by more than --max-regression.
@@ -96,7 +99,7 @@ def command(
         threads=threads,
     )
     allowed = 0.05 if max_regression is None else max_regression
-    request = BenchRequest(engines, options, recipe, factory, channels_last, baseline, allowed)
+    request = BenchRequest(engines, options, recipe, factory, channels_last, baseline, allowed, names)
     _check_export(export_times, force)
     with common.progress(as_json) as progress:
         benched = bench_files(request, progress)

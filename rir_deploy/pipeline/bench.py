@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from rir_deploy.bench.options import BenchOptions
 from rir_deploy.bench.process import Job, run_job
 from rir_deploy.bench.rows import BenchRow, int8_notes, rows_to_dicts
 from rir_deploy.bench.summary import PERCENTILE_METHOD, summarize
+from rir_deploy.bundle import open_bundle
 from rir_deploy.errors import BackendError, RirDeployError, UsageError
-from rir_deploy.pipeline.bench_contenders import Contender, find_contenders
+from rir_deploy.pipeline.bench_contenders import Contender, bundled_contenders, find_contenders
 from rir_deploy.pipeline.bench_worker import SEED
 from rir_deploy.pipeline.progress import Progress, silent
+from rir_deploy.pipeline.sides import kind_of
 from rir_deploy.recipe import load_recipe
 
 WORKER = "rir_deploy.pipeline.bench_worker"
@@ -29,7 +32,8 @@ class BenchRequest:
     """What to time.
 
     Attributes:
-        engines: engine folders, ONNX files (run in ONNX Runtime) and checkpoints (PyTorch eager).
+        engines: engine folders, ONNX files (run in ONNX Runtime), checkpoints (PyTorch eager) and bundles.
+        names: graphs and engines to time of the bundles; none for all engines, or the graphs of one without any.
         recipe: gives the image size where a model leaves it open.
         factory: "package.module:factory" for checkpoints of a foreign network.
         channels_last: time every checkpoint a second time, in PyTorch's channels-last layout.
@@ -44,10 +48,11 @@ class BenchRequest:
     channels_last: bool = False
     baseline: Path | None = None
     max_regression: float = 0.05
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.engines:
-            raise UsageError("name something to time: an engine folder, an ONNX file or a checkpoint")
+            raise UsageError("name something to time: an engine folder, an ONNX file, a checkpoint or a bundle")
         if not 0 <= self.max_regression <= 10:
             raise UsageError(f"the allowed regression must be 0 to 10 (1000 %), not {self.max_regression:g}")
 
@@ -110,9 +115,27 @@ def bench_files(request: BenchRequest, progress: Progress = silent) -> Benched:
         UsageError, InputError: a contender, a batch size or the baseline cannot be used.
         BackendError: not one of the contenders could be run.
     """
+    with ExitStack() as bundles:
+        return _bench(_contenders(request, bundles), request, progress)
+
+
+def _contenders(request: BenchRequest, bundles: ExitStack) -> list[Contender]:
+    """All there is to time; bundles stay unpacked for as long as ``bundles`` is open."""
+    kinds = {path: kind_of(path) for path in request.engines}
+    if request.names and "bundle" not in kinds.values():
+        raise UsageError("--engine chooses from a bundle, and none is named; leave it out")
+    found = []
+    for path in request.engines:
+        if kinds[path] == "bundle":
+            found += bundled_contenders(bundles.enter_context(open_bundle(path)), request.names)
+        else:
+            found += find_contenders(path, request.channels_last)
+    return found
+
+
+def _bench(contenders: list[Contender], request: BenchRequest, progress: Progress) -> Benched:
     machine = read_machine()
     options = replace(request.options, threads=request.options.threads or machine.cores)
-    contenders = [one for path in request.engines for one in find_contenders(path, request.channels_last)]
     trials = [Trial(contender, batch) for batch in options.batches for contender in contenders]
     baseline = None if request.baseline is None else read_baseline(request.baseline)
     if baseline is not None:
@@ -172,15 +195,15 @@ def _take_turn(trial: Trial, shared: dict[str, Any]) -> None:
         "channels_last": contender.channels_last,
     }
     try:
-        trial.answers.append(run_job(WORKER, job, f"'{contender.path}' at batch {batch}"))
+        trial.answers.append(run_job(WORKER, job, f"'{contender.name}' at batch {batch}"))
     except BackendError as error:
-        trial.error = error
+        trial.error = BackendError(str(error).replace(str(contender.path), contender.name))
         trial.answers.clear()  # half of its rounds would not have seen what the others' have
 
 
 def _row(trial: Trial, options: BenchOptions) -> BenchRow:
     contender = trial.contender
-    head = (str(contender.path), contender.backend, contender.precision, trial.batch)
+    head = (contender.name, contender.backend, contender.precision, trial.batch)
     details: dict[str, object] = {
         "kind": contender.kind,
         "sha256": contender.sha256,

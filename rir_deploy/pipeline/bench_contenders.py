@@ -1,11 +1,13 @@
-"""What can be timed: engine folders, ONNX files and checkpoints, as the parent process sees them."""
+"""What can be timed, as the parent process sees it: engine folders, ONNX files, checkpoints, what a bundle holds."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rir_deploy.artifacts import sha256_file
+from rir_deploy.bundle import Bundle
 from rir_deploy.engines.base import TensorSpec, input_spec
 from rir_deploy.engines.manifest import check_engine
 from rir_deploy.errors import UsageError
@@ -15,7 +17,9 @@ from rir_deploy.pipeline.sides import Kind, kind_of
 
 @dataclass(frozen=True)
 class Contender:
-    """``batches`` are the smallest and largest batch size it takes, None where it takes any."""
+    """``batches`` are the smallest and largest batch size it takes, None where it takes any; ``label`` is what it is
+    called where its path is a temporary one.
+    """
 
     path: Path
     kind: Kind
@@ -24,6 +28,11 @@ class Contender:
     sha256: str
     batches: tuple[int, int] | None = None
     channels_last: bool = False
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.label or str(self.path)
 
     def refusal(self, batch: int) -> UsageError | None:
         """Why this batch size cannot be timed; None where it can."""
@@ -31,7 +40,7 @@ class Contender:
             return None
         low, high = self.batches
         sizes = f"batch {low}" if low == high else f"batches {low} to {high}"
-        return UsageError(f"'{self.path}' takes {sizes}, not {batch}; choose with --batch or build it again")
+        return UsageError(f"'{self.name}' takes {sizes}, not {batch}; choose with --batch or build it again")
 
 
 def find_contenders(path: Path, channels_last: bool = False) -> list[Contender]:
@@ -56,6 +65,19 @@ def find_contenders(path: Path, channels_last: bool = False) -> list[Contender]:
     manifest = check_engine(folder)
     batches = _static_batch(manifest.input) or (manifest.batch[0], manifest.batch[2])
     return [Contender(folder, kind, manifest.backend, manifest.precision, manifest.engine.sha256, batches)]
+
+
+def bundled_contenders(bundle: Bundle, names: Sequence[str] = ()) -> list[Contender]:
+    """The engines of an opened bundle, or its graphs where it has none; with ``names``, those graphs and engines.
+
+    Raises:
+        UsageError: an unknown name.
+        InputError: an engine that its manifest does not vouch for.
+    """
+    items = bundle.choose(names)
+    chosen = items if names else [item for item in items if item.kind == "engine"] or items
+    found = [(item, one) for item in chosen for one in find_contenders(bundle.file(item))]
+    return [replace(one, label=f"{bundle.path}/{item.name}") for item, one in found]
 
 
 def _static_batch(spec: TensorSpec) -> tuple[int, int] | None:
