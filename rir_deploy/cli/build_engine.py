@@ -60,11 +60,12 @@ def command(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Build an engine from MODEL, a checkpoint or an ONNX file; the stages before it are run where needed.
+    """Build an engine from MODEL, a checkpoint, an ONNX file or a bundle; the stages before it are run where needed.
 
     --backend auto takes the first that really works here and says which. TensorRT-RTX builds with no GPU at all.
     """
-    from rir_deploy.pipeline.build import BuildRequest, build_engine
+    from rir_deploy.pipeline.build import BuildRequest
+    from rir_deploy.pipeline.build_bundled import build_engine
     from rir_deploy.pipeline.calibrate import CalibrationRequest
     from rir_deploy.pipeline.lower import PRECISIONS
 

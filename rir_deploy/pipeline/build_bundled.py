@@ -1,0 +1,40 @@
+"""build-engine from a bundle: the graphs are made already, the one that the backend computes best is taken."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from rir_deploy.bundle import open_bundle
+from rir_deploy.errors import UsageError
+from rir_deploy.pipeline import build
+from rir_deploy.pipeline.build import BuildRequest, EngineBuilt, choose_backend
+from rir_deploy.pipeline.lower import FLAVOURS
+from rir_deploy.pipeline.progress import Progress, silent
+from rir_deploy.pipeline.sides import kind_of
+
+
+def build_engine(request: BuildRequest, output: Path, *, force: bool, progress: Progress = silent) -> EngineBuilt:
+    """As `build.build_engine`, whose source may also be a bundle.
+
+    Raises:
+        UsageError: the bundle does not hold the graph of that precision, or what is asked for would change it.
+        InputError, BackendError, GateError: as the stages do.
+    """
+    if kind_of(request.source) != "bundle":
+        return build.build_engine(request, output, force=force, progress=progress)
+    _check(request)
+    backend = choose_backend(request.backend)
+    precision = request.precision or "fp32"
+    with open_bundle(request.source) as bundle:
+        graph = bundle.graph(precision, FLAVOURS.get(backend) if precision == "int8" else None)
+        ready = replace(request, source=graph, backend=backend, precision=precision, fold=False)
+        return build.build_engine(ready, output, force=force, progress=progress)
+
+
+def _check(request: BuildRequest) -> None:
+    if request.calibration.is_given or request.keep or request.factory is not None:
+        raise UsageError(
+            f"the graphs of the bundle '{request.source}' are quantised already: leave out --data, --ranges, "
+            "--samples, --method, --percentile, --keep and --model"
+        )
