@@ -13,6 +13,7 @@ from rir_deploy.fold.shapes import InferShapes
 
 # What a dynamic batch, height or width is taken to be where multiply-adds are counted.
 ASSUMED_BATCH, ASSUMED_SIZE = 1, 64
+_LAYER_OPS = frozenset({"Conv", "Gemm", "MatMul"})
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def measure_work(model: ir.Model) -> Work:
     return Work(
         convs=ops["Conv"],
         nodes=sum(ops.values()),
-        macs=_count_macs(model),
+        macs=sum(macs for _, macs in layer_macs(model)),
         params=sum(tensor.size for tensor in floats),
         weight_bytes=sum(tensor.nbytes for tensor in floats),
         ops=dict(sorted(ops.items())),
@@ -56,14 +57,21 @@ def _weights(graph: ir.Graph) -> list[ir.TensorProtocol]:
     return [tensor for tensor in (*stored, *constants) if tensor is not None]
 
 
-def _count_macs(model: ir.Model) -> int:
+def layer_macs(model: ir.Model) -> list[tuple[ir.Node, int]]:
+    """The nodes that multiply and add, each with its multiply-adds for one image, 0 where it cannot be told.
+
+    They are nodes of a copy where the model itself does not say their shapes.
+    """
     batches = _batch_names(model.graph)
-    counts = [_macs(node, batches) for node in model.graph]
-    if None in counts:
+    counts = [(node, _macs(node, batches)) for node in _multiplying(model)]
+    if any(macs is None for _, macs in counts):
         # Shapes are not all there, or depend on sizes that are not known: infer them at the assumed sizes.
-        sized = _at_assumed_sizes(model)
-        counts = [_macs(node, batches) for node in sized.graph]
-    return sum(count or 0 for count in counts)
+        counts = [(node, _macs(node, batches)) for node in _multiplying(_at_assumed_sizes(model))]
+    return [(node, macs or 0) for node, macs in counts]
+
+
+def _multiplying(model: ir.Model) -> list[ir.Node]:
+    return [node for node in model.graph if node.op_type in _LAYER_OPS]
 
 
 def _at_assumed_sizes(model: ir.Model) -> ir.Model:
@@ -87,9 +95,7 @@ def _assumed(size: object, axis: int) -> int:
 
 
 def _macs(node: ir.Node, batches: frozenset[str]) -> int | None:
-    """Multiply-adds of a node, None where its shapes do not say."""
-    if node.op_type not in ("Conv", "Gemm", "MatMul"):
-        return 0
+    """Multiply-adds of a layer, None where its shapes do not say."""
     weight, output = _sizes(node.inputs[1]), _sizes(node.outputs[0], batches)
     if weight is None or output is None:
         return None
