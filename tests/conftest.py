@@ -71,3 +71,24 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     build = ["build-engine", str(made.onnx), "-o", str(made.engine), "--backend", "onnxruntime"]
     assert run_command(cli, build) == 0
     return made
+
+
+@dataclass(frozen=True)
+class Bundled:
+    """A run of that network, in all precisions for ONNX Runtime, and its bundle."""
+
+    run: Path
+    file: Path
+
+
+@pytest.fixture(scope="session")
+def bundled(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Bundled:
+    from rir_deploy.pipeline.plan import BenchPlan, Plan
+    from rir_deploy.pipeline.run import run_plan
+
+    folder = tmp_path_factory.mktemp("bundled")
+    bundled = Bundled(folder / "run", folder / "model.zip")
+    plan = Plan("digits", made.checkpoint, backends=("onnxruntime",), bench=BenchPlan(duration_s=0))
+    run_plan(plan, bundled.run, report=False)
+    assert run_command(cli, ["bundle", str(bundled.run), "-o", str(bundled.file)]) == 0
+    return bundled
