@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from rir_deploy.cli import common
 from rir_deploy.errors import GateError, UsageError
@@ -13,6 +14,11 @@ from rir_deploy.errors import GateError, UsageError
 if TYPE_CHECKING:
     from rir_deploy.pipeline.self_test import Outcome, SelfTest
     from rir_deploy.pipeline.verify import Verified
+
+# What a bundle brings along; and what speaks of a candidate only.
+_BROUGHT = ("data", "recipe", "precision", "atol", "rtol", "min_agreement", "max_top1_drop", "batch")
+_OF_CANDIDATE = ("factory", "simulate")
+_SPELT = {"factory": "model"}
 
 
 @click.command("verify", short_help="Prove that one model answers as another does.")
@@ -60,16 +66,7 @@ def command(
     from rir_deploy.pipeline.verify import VerifyRequest, verify_files
 
     if kind_of(reference) == "bundle":
-        mine = {
-            "--data": data,
-            "--recipe": recipe,
-            "--precision": precision,
-            "--atol": atol,
-            "--rtol": rtol,
-            "--min-agreement": min_agreement,
-            "--max-top1-drop": max_top1_drop,
-        }
-        _check_alone([name for name, value in mine.items() if value is not None])
+        _check_alone(candidate)
         return _self_test(reference, names, candidate, factory, threads, simulate, as_json)
     if candidate is None or names:
         raise UsageError("name a REFERENCE and a CANDIDATE; only a bundle stands alone and has an --engine to choose")
@@ -100,9 +97,14 @@ def command(
     return 0
 
 
-def _check_alone(given: list[str]) -> None:
+def _check_alone(candidate: Path | None) -> None:
+    """What would have no effect is refused."""
+    context = click.get_current_context()
+    options = _BROUGHT if candidate is not None else _BROUGHT + _OF_CANDIDATE
+    given = [name for name in options if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
     if given:
-        raise UsageError(f"{', '.join(given)}: a bundle brings its own images and bounds; leave that out")
+        names = ", ".join(f"--{_SPELT.get(name, name).replace('_', '-')}" for name in given)
+        raise UsageError(f"{names}: a bundle brings its own images, bounds and models; leave that out")
 
 
 def _self_test(

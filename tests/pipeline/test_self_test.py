@@ -201,7 +201,10 @@ def test_other_candidates(bundled: Bundled, made: Made, rir: Runner, tmp_path: P
         (("{onnx}",), "REFERENCE and a CANDIDATE"),
         (("{onnx}", "{onnx}", "--engine", "fp32"), "only a bundle"),
         (("{zip}", "{onnx}", "--engine", "fp32"), "leave one out"),
-        (("{zip}", "--data", "digits", "--atol", 1), "--data, --atol"),
+        (("{zip}", "--data", "digits", "--atol", 1), "--data, --atol: a bundle brings"),
+        (("{zip}", "--min-agreement", 0), "--min-agreement"),
+        (("{zip}", "{onnx}", "--batch", 32), "--batch"),
+        (("{zip}", "--simulate", "--model", "a:b"), "--model, --simulate"),
         (("missing.zip",), "there is no file"),
     ],
 )
