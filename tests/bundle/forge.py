@@ -64,7 +64,7 @@ class Forgery:
     index: dict[str, Any]
     extra: list[tuple[str, bytes]] = field(default_factory=list)
     text: bytes | None = None
-    changes: dict[str, dict[str, int]] = field(default_factory=dict)
+    changes: dict[str, dict[str, object]] = field(default_factory=dict)
 
     @staticmethod
     def of(path: Path) -> Forgery:

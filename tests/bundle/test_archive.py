@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
-import json
 import os
 import random
 import re
@@ -24,6 +24,7 @@ from rir_deploy.bundle import Bundle, open_bundle
 from rir_deploy.bundle.golden import IMAGES, OUTPUTS, read_array, write_array
 from rir_deploy.errors import InputError, UsageError
 from tests.bundle.forge import INDEX, Forgery, member, tiny_bundle
+from tests.bundle.forgeries import INDEX_FORGERIES, NAMES, ZIP_FORGERIES, Change
 
 
 @pytest.fixture(scope="module")
@@ -123,19 +124,6 @@ def test_members_that_change_places_are_refused(tiny: Path, place: Path) -> None
     assert one in refusal(forged.write(place / "swapped.zip"))
 
 
-NAMES = [
-    "../evil.txt",
-    "graphs/../../evil.txt",
-    "/evil.txt",
-    "..\\evil.txt",
-    "C:/evil.txt",
-    ".evil",
-    "a//b",
-    "a/",
-    "a b",
-]
-
-
 @pytest.mark.parametrize("name", [*NAMES, "é", "a\0b", "x" * 201])
 def test_a_name_that_could_leave_the_folder(name: str, tiny: Path, place: Path) -> None:
     """With hashes, sizes and zip headers all as they should be."""
@@ -144,48 +132,8 @@ def test_a_name_that_could_leave_the_folder(name: str, tiny: Path, place: Path) 
     assert "plain relative" in refusal(forged.write(place / "evil.zip"))
 
 
-Change = Callable[[Forgery], Any]
-
-
-def compressed(forged: Forgery) -> None:
-    forged.changes["graphs/fp32.onnx"] = {"compress_type": zipfile.ZIP_DEFLATED}
-
-
-def linked(forged: Forgery) -> None:
-    forged.files["graphs/fp32.onnx"] = b"/etc/passwd"
-    forged.changes["graphs/fp32.onnx"] = {"external_attr": 0o120777 << 16}
-
-
-def dated(forged: Forgery) -> None:
-    forged.changes["graphs/fp32.onnx"] = {"date_time": (2024, 2, 29, 12, 0, 0)}  # type: ignore[dict-item]
-
-
-def with_extra_field(forged: Forgery) -> None:
-    forged.changes["graphs/fp32.onnx"] = {"extra": b"UT\5\0\1\0\0\0\0"}  # type: ignore[dict-item]
-
-
-def with_a_comment(forged: Forgery) -> None:
-    forged.changes["graphs/fp32.onnx"] = {"comment": b"x"}  # type: ignore[dict-item]
-
-
-def bomb(forged: Forgery) -> None:
-    forged.files["graphs/fp32.onnx"] = bytes(50_000_000)
-    compressed(forged)
-
-
-def more_than_the_index_lists(forged: Forgery) -> None:
-    forged.extra.append(("graphs/more.onnx", b"more"))
-
-
-def twice_in_the_zip(forged: Forgery) -> None:
-    forged.extra.append(("graphs/fp32.onnx", b"another"))
-
-
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-@pytest.mark.parametrize(
-    "change",
-    [compressed, linked, dated, with_extra_field, with_a_comment, bomb, more_than_the_index_lists, twice_in_the_zip],
-)
+@pytest.mark.parametrize("change", ZIP_FORGERIES)
 def test_what_zip_files_can_hold_besides(change: Change, tiny: Path, place: Path) -> None:
     forged = Forgery.of(tiny).relist()
     change(forged)
@@ -203,132 +151,7 @@ def test_an_encrypted_member_is_refused(tiny: Path, place: Path) -> None:
     assert "header" in refusal(place / "locked.zip")
 
 
-def listing(forged: Forgery) -> list[dict[str, Any]]:
-    """The list of members, written out so that a test can bend it."""
-    listed = [vars(member(name, data)) for name, data in sorted(forged.files.items())]
-    forged.index["members"] = listed
-    return listed
-
-
-def a_member_is_missing(forged: Forgery) -> None:
-    listing(forged)
-    del forged.files["engines/any-fp32/engine.bin"]
-
-
-def the_index_forgets_one(forged: Forgery) -> None:
-    listed = listing(forged)
-    del listed[0]
-
-
-def a_graph_is_gone(forged: Forgery) -> None:
-    del forged.files["graphs/fp32.onnx"]
-
-
-def the_manifest_is_gone(forged: Forgery) -> None:
-    del forged.files["engines/any-fp32/manifest.json"]
-
-
-def answers_are_gone(forged: Forgery) -> None:
-    del forged.files["golden/fp32.npy"]
-
-
-def images_are_gone(forged: Forgery) -> None:
-    del forged.files["golden/images.npy"]
-
-
-def a_stray(forged: Forgery) -> None:
-    forged.files["setup.py"] = b"print('run me')"
-
-
-def listed_twice(forged: Forgery) -> None:
-    listed = listing(forged)
-    listed.insert(0, dict(listed[0]))
-
-
-def cases_differ(forged: Forgery) -> None:
-    forged.files["engines/any-fp32/ENGINE.bin"] = b"other"
-
-
-def file_and_folder(forged: Forgery) -> None:
-    forged.files["engines/any-fp32/engine.bin/inside"] = b"other"
-
-
-def a_hash_is_none(forged: Forgery) -> None:
-    listing(forged)[0]["sha256"] = "0" * 63
-
-
-def a_size_is_negative(forged: Forgery) -> None:
-    listing(forged)[0]["size_bytes"] = -1
-
-
-def a_size_is_huge(forged: Forgery) -> None:
-    listing(forged)[0]["size_bytes"] = 10**30
-
-
-def another_format(forged: Forgery) -> None:
-    forged.index["format"] = 2
-
-
-def an_unknown_key(forged: Forgery) -> None:
-    forged.index["run"] = "setup.py"
-
-
-def bounds_without_end(forged: Forgery) -> None:
-    forged.index["bounds"]["fp32"]["min_agreement"] = -1.0
-
-
-def no_bounds(forged: Forgery) -> None:
-    forged.index["bounds"] = {}
-
-
-def an_item_twice(forged: Forgery) -> None:
-    forged.index["items"].append(dict(forged.index["items"][1]))
-
-
-def items_are_text(forged: Forgery) -> None:
-    forged.index["items"] = "fp32"
-
-
-def not_canonical(forged: Forgery) -> None:
-    listing(forged)
-    forged.text = json.dumps(forged.index, sort_keys=True).encode()
-
-
-def deeply_nested(forged: Forgery) -> None:
-    forged.text = b"[" * 100_000
-
-
-def not_text(forged: Forgery) -> None:
-    forged.text = b"\xff\xfe\x00"
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (a_member_is_missing, "its index describes"),
-        (the_index_forgets_one, "'engines/any-fp32/engine.bin'|its index describes"),
-        (a_graph_is_gone, "'graphs/fp32.onnx' is missing"),
-        (the_manifest_is_gone, "manifest.json' is missing"),
-        (answers_are_gone, "'golden/fp32.npy' is missing"),
-        (images_are_gone, "'golden/images.npy' is missing"),
-        (a_stray, "'setup.py' belongs to no"),
-        (listed_twice, "twice"),
-        (cases_differ, "twice"),
-        (file_and_folder, "a file and a folder"),
-        (a_hash_is_none, "64 hexadecimal"),
-        (a_size_is_negative, "under 0"),
-        (a_size_is_huge, "its index describes"),
-        (another_format, "format 1"),
-        (an_unknown_key, "unknown key 'run'"),
-        (bounds_without_end, "bounds"),
-        (no_bounds, "no bounds for fp32"),
-        (an_item_twice, "twice"),
-        (items_are_text, "must be a list"),
-        (not_canonical, "not in the form"),
-        (deeply_nested, "malformed|format"),
-        (not_text, "not text"),
-    ],
-)
+@pytest.mark.parametrize(("change", "words"), INDEX_FORGERIES.items())
 def test_an_index_that_does_not_hold(change: Change, words: str, tiny: Path, place: Path) -> None:
     forged = Forgery.of(tiny).relist()
     change(forged)
@@ -341,6 +164,25 @@ def test_sizes_that_only_headers_claim(tiny: Path, place: Path) -> None:
     struct.pack_into("<2L", data, 18, 2**32 - 1, 2**32 - 1)
     (place / "claims.zip").write_bytes(data)
     assert "over the limit" in refusal(place / "claims.zip")
+
+
+def test_what_does_not_fit_is_not_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rir_deploy.bundle.archive.MAX_BYTES", 1000)
+    with pytest.raises(InputError, match="over the limit of 1000"):
+        tiny_bundle(tmp_path)
+    assert not (tmp_path / "tiny.zip").exists()
+
+
+def test_a_disk_that_is_full_is_no_fault_of_the_bundle(
+    tiny: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("rir_deploy.bundle.archive._copy", full)
+    with pytest.raises(UsageError, match="No space left on device; TMPDIR"), open_bundle(tiny):
+        pass
+    assert os.listdir(place / "unpacked") == []
 
 
 def test_other_zips_and_other_files(place: Path) -> None:
