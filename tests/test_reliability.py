@@ -1,0 +1,46 @@
+"""The figures in docs/reliability.md are those of benchmarks/results."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+
+
+def result(name: str) -> Any:
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def section(title: str) -> str:
+    return TEXT.split(f"## {title}\n")[1].split("\n## ")[0]
+
+
+def test_tampered_bundles() -> None:
+    text, found = section("Tampered bundles"), result("tamper_bundle")
+    assert found["failures"] == []
+    assert found["longest_seconds"] < 0.1
+    assert f"{found['mutants']:,} tampered bundles" in text
+    assert f"{found['size_bytes']['tiny']:,} bytes" in text
+    assert f"{found['size_bytes']['bundle'] / 1000:.0f} kB" in text
+    rows = [int(cell.replace(",", "")) for cell in re.findall(r"\| ([\d,]+) \|$", text, re.M)]
+    assert sum(rows) == found["mutants"]
+    kinds = found["by_kind"]
+    assert rows[:3] == [
+        kinds["every bit flipped"],
+        kinds["every length"],
+        sum(v for k, v in kinds.items() if ":" in k and "flip" in k),
+    ]
+    assert rows[-1] == sum(count for kind, count in kinds.items() if kind.startswith("forged"))
+
+
+def test_an_environment_for_a_device() -> None:
+    text, found = section("An environment for a device"), result("edge_environment")
+    for name in ("edge", "edge with cuda-python", "host"):
+        assert f"| {found[name]['bytes'] / 1e6:,.0f} MB | {len(found[name]['packages'])} |" in text
+    assert not {"torch", "onnxscript", "scikit-learn", "matplotlib"} & found["edge"]["packages"].keys()
+    for package in ("onnxruntime", "sympy", "numpy"):
+        assert f"{package} ({found['edge']['packages'][package]['bytes'] / 1e6:.0f} MB" in text
