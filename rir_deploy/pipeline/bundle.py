@@ -82,6 +82,9 @@ def make_bundle(request: BundleRequest, output: Path, *, force: bool, progress: 
     check_output(output, force=force)
     run = _read_run(request.run)
     items = [*_graphs(run), *_engines(run, request.engines)]
+    odd = next((item for item in items if item.precision not in BOUNDS), None)
+    if odd is not None:
+        raise InputError(f"the record of '{request.run}' calls '{odd.name}' {odd.precision}; repeat the run")
     with tempfile.TemporaryDirectory(prefix="rir-deploy-") as name:
         folder = Path(name)
         _copy_files(request.run, run, items, folder)

@@ -142,6 +142,7 @@ def leaves_the_folder(data: dict[str, Any]) -> None:
         (lambda run: record(run, lambda data: data.pop("engines")), 5, "'engines'"),
         (lambda run: record(run, lambda data: data.update(data="gone.zip")), 2, "--data"),
         (lambda run: record(run, lambda data: data["engines"][1].update(status="failed")), 3, "onnxruntime-fp16"),
+        (lambda run: record(run, lambda data: data["graphs"][1].update(precision="fp8")), 5, "calls 'fp16' fp8"),
         (lambda run: record(run, leaves_the_folder), 5, "not a plain relative one"),
     ],
 )
