@@ -6,7 +6,7 @@ import os
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from rir_deploy.data.preprocess import Preprocessing
 from rir_deploy.data.tables import as_integer, as_list, as_number, as_table, as_text, check_table
@@ -17,9 +17,9 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-Method = Literal["minmax", "percentile"]
+Method = Literal["auto", "minmax", "percentile", "entropy", "mse"]
 
-_METHODS = ("minmax", "percentile")
+_METHODS = get_args(Method)
 _DATA_KEYS = ("train", "test")
 
 
@@ -31,7 +31,7 @@ class CalibrationOptions:
         samples: images, at least 1.
         seed: 0 to 2**32 - 1, of the choice of images.
         percentile: over 50, up to 100; of the absolute activations, read by the method "percentile".
-        method: "minmax" or "percentile".
+        method: of the ranges: "minmax", "percentile", "entropy", "mse", or "auto" for what fits best.
 
     Raises:
         InputError: a value out of range.
@@ -40,7 +40,7 @@ class CalibrationOptions:
     samples: int = 512
     seed: int = 0
     percentile: float = 99.99
-    method: Method = "minmax"
+    method: Method = "auto"
 
     def __post_init__(self) -> None:
         if as_integer(self.samples, "samples") < 1:

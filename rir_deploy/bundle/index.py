@@ -16,7 +16,8 @@ from rir_deploy.errors import InputError
 
 INDEX_NAME = "index.json"
 IMAGES_NAME = "golden/images.npy"
-RANGES_NAME = "graphs/ranges.json"
+# Beside a graph: the range table it was made with, and the rounded weights.
+_RANGES = (".ranges.json", ".ranges.safetensors")
 MANIFEST_NAME = "manifest.json"
 # The graph whose logits every answer is held against.
 REFERENCE = "fp32"
@@ -107,7 +108,10 @@ class Item:
         return f"golden/{self.name}.npy"
 
     def owns(self, member: str) -> bool:
-        inside = member == self.path if self.backend is None else member.startswith(f"{self.path}/")
+        if self.backend is None:
+            inside = member in (self.path, *(self.path.removesuffix(".onnx") + suffix for suffix in _RANGES))
+        else:
+            inside = member.startswith(f"{self.path}/")
         return inside or (member == self.outputs and self.ran_on is not None)
 
 
@@ -196,7 +200,7 @@ def _check_items(index: Index, names: set[str]) -> None:
             raise InputError(f"its member '{missing}' is missing")
         if item.precision not in index.bounds:
             raise InputError(f"its index has no bounds for {item.precision}")
-    known = {IMAGES_NAME, RANGES_NAME}
+    known = {IMAGES_NAME}
     stray = next((name for name in sorted(names - known) if not any(item.owns(name) for item in items)), None)
     if stray is not None:
         raise InputError(f"its member '{stray}' belongs to no graph or engine")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from rir_deploy.cli import common
+from rir_deploy.cli.calibration import calibration_options, calibration_request, say_calibration
 from rir_deploy.errors import UsageError
 
 
@@ -27,7 +29,7 @@ from rir_deploy.errors import UsageError
 @common.recipe_option
 @common.model_option
 @common.data_option
-@common.calibration_options
+@calibration_options
 @click.option("--keep", multiple=True, metavar="REGEX", help="Nodes that stay in float under --int8; repeatable.")
 @click.option(
     "--batch",
@@ -50,15 +52,12 @@ def command(
     recipe: str | None,
     factory: str | None,
     data: str | None,
-    ranges: Path | None,
-    samples: int | None,
-    method: str | None,
-    percentile: float | None,
     keep: tuple[str, ...],
     batch: str,
     no_fold: bool,
     force: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Build an engine from MODEL, a checkpoint, an ONNX file or a bundle; the stages before it are run where needed.
 
@@ -66,7 +65,6 @@ def command(
     """
     from rir_deploy.pipeline.build import BuildRequest
     from rir_deploy.pipeline.build_bundled import build_engine
-    from rir_deploy.pipeline.calibrate import CalibrationRequest
     from rir_deploy.pipeline.lower import PRECISIONS
 
     asked = [name for name, flag in zip(PRECISIONS, (fp32, fp16, int8), strict=True) if flag]
@@ -78,7 +76,7 @@ def command(
         asked[0] if asked else None,
         recipe,
         factory,
-        CalibrationRequest(data, ranges, samples, method, percentile),
+        calibration_request(data, options),
         keep,
         common.batch_range(batch),
         tuple(name.strip() for name in target.split(",")) if target else (),
@@ -99,5 +97,6 @@ def command(
         f"{size(manifest.size_bytes)}, batch {manifest.batch[0]} to {manifest.batch[2]}{targets} "
         f"({built.seconds:.1f} s)"
     )
+    say_calibration(built.lowered.to_dict())
     for kept in built.lowered.kept:
         common.say(f"stays in a wider type: {kept.node}: {kept.reason}")

@@ -39,19 +39,6 @@ data_option = click.option(
 )
 
 
-def calibration_options(function: Function) -> Function:
-    """How ranges are found; what is left out is as the recipe says."""
-    options = (
-        click.option("--ranges", type=click.Path(path_type=Path), metavar="FILE", help="Range table made before."),
-        click.option("--samples", type=click.IntRange(1), help="Calibration images."),
-        click.option("--method", metavar="minmax|percentile", help="How a range follows from what was seen."),
-        click.option("--percentile", type=float, help="Share of absolute values kept, in percent."),
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
-
-
 class OutputPath(click.Path):
     """A path to write to. An empty one, as an unset variable of a shell leaves it, would mean the current folder."""
 

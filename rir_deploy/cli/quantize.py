@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from rir_deploy.cli import common
+from rir_deploy.cli.calibration import calibration_options, calibration_request, say_calibration, search_request
 
 
 @click.command("quantize", short_help="Calibrate an ONNX file to INT8 (Q/DQ).")
@@ -25,8 +27,19 @@ from rir_deploy.cli import common
 @click.option("--rest", default="fp32", show_default=True, metavar="fp32|fp16", help="Type of what is not quantised.")
 @click.option("--reduced-range", is_flag=True, help="7-bit weights, for CPUs without VNNI (--qdq cpu).")
 @click.option("--keep", multiple=True, metavar="REGEX", help="Nodes that stay in float; repeatable.")
-@common.calibration_options
-@click.option("--save-ranges", type=click.Path(path_type=Path), metavar="FILE", help="Write the range table as well.")
+@calibration_options
+@click.option(
+    "--save-ranges",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the range table as well, and beside it the rounded weights (.safetensors).",
+)
+@click.option(
+    "--sensitivity",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Rank the layers by the damage that quantising each alone does, and write that as JSON.",
+)
 @common.force_option
 @common.json_option
 def command(
@@ -38,30 +51,36 @@ def command(
     rest: str,
     reduced_range: bool,
     keep: tuple[str, ...],
-    ranges: Path | None,
-    samples: int | None,
-    method: str | None,
-    percentile: float | None,
     save_ranges: Path | None,
+    sensitivity: Path | None,
     force: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
-    """Quantise an FP32 ONNX file: ranges from --data (or a table made before), then Q/DQ pairs and integer weights.
+    """Quantise an FP32 ONNX file on --data, or by a table made before: Q/DQ pairs and integer weights.
 
-    The same table gives the same file, byte for byte, without the data.
+    Channels are equalised where that helps, weights are rounded to second order, biases corrected; --method auto takes
+    the ranges that fit held-back images best. The same table gives the same file, byte for byte, without the data.
     """
-    from rir_deploy.pipeline.calibrate import CalibrationRequest
     from rir_deploy.pipeline.lower import PrecisionRequest, quantize_file
     from rir_deploy.quantize import QuantizeOptions
 
     request = PrecisionRequest(
         "int8",
         QuantizeOptions(flavour, reduced_range, keep, rest),  # type: ignore[arg-type]
-        CalibrationRequest(data, ranges, samples, method, percentile),
+        calibration_request(data, options),
+        search_request(options, rank=sensitivity is not None),
     )
     with common.progress(as_json) as progress:
         lowered = quantize_file(
-            source, output, request, recipe=recipe, ranges=save_ranges, force=force, progress=progress
+            source,
+            output,
+            request,
+            recipe=recipe,
+            ranges=save_ranges,
+            sensitivity=sensitivity,
+            force=force,
+            progress=progress,
         )
     if as_json:
         common.print_json({"output": str(output), "size_bytes": output.stat().st_size, **lowered.to_dict()})
@@ -69,5 +88,6 @@ def command(
     from rir_deploy.report.console import size
 
     common.say(f"wrote {output} ({size(output.stat().st_size)}): {len(lowered.quantized)} nodes compute on integers")
+    say_calibration(lowered.to_dict())
     for kept in lowered.kept:
         common.say(f"stays in a wider type: {kept.node}: {kept.reason}")

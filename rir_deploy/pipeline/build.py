@@ -19,9 +19,9 @@ from rir_deploy.engines.manifest import Manifest, record_file, write_manifest
 from rir_deploy.errors import BackendError, UsageError
 from rir_deploy.fold import fold
 from rir_deploy.onnx_file import load_onnx, read_provenance, save_onnx, write_provenance
-from rir_deploy.pipeline.calibrate import CalibrationRequest
+from rir_deploy.pipeline.calibrate import CalibrationRequest, write_ranges
 from rir_deploy.pipeline.export import ExportRequest, export_model
-from rir_deploy.pipeline.lower import FLAVOURS, Lowered, Precision, PrecisionRequest, lower_precision, write_ranges
+from rir_deploy.pipeline.lower import FLAVOURS, Lowered, Precision, PrecisionRequest, lower_precision
 from rir_deploy.pipeline.progress import Progress, silent
 from rir_deploy.pipeline.sides import kind_of
 from rir_deploy.pipeline.sources import choose_recipe
@@ -121,7 +121,7 @@ def build_engine(request: BuildRequest, output: Path, *, force: bool, progress: 
     with atomic_folder(output, force=force) as folder:
         save_onnx(lowered.model, folder / GRAPH_NAME, force=False)
         if lowered.table is not None:
-            write_ranges(lowered.table, folder / RANGES_NAME, force=False)
+            write_ranges(lowered.tuned or lowered.table, folder / RANGES_NAME, lowered.options, force=False)
         progress(f"building for {backend.name}", 0, 1)
         building = time.perf_counter()
         built = backend.build(lowered.model, folder, options)

@@ -14,7 +14,7 @@ from rir_deploy import __version__
 from rir_deploy.artifacts import atomic_file, check_output, sha256_file
 from rir_deploy.bundle import Bounds, Golden, Index, Item, Member, pack
 from rir_deploy.bundle.golden import IMAGES, OUTPUTS, read_array, write_array
-from rir_deploy.bundle.index import IMAGES_NAME, RANGES_NAME, REFERENCE
+from rir_deploy.bundle.index import IMAGES_NAME, REFERENCE
 from rir_deploy.data.sampling import choose
 from rir_deploy.engines.manifest import check_engine
 from rir_deploy.errors import BackendError, GateError, InputError, UsageError, unknown_name
@@ -128,7 +128,7 @@ def _engines(run: Run, names: tuple[str, ...] | None) -> list[Item]:
 def _copy_files(source: Path, run: Run, items: list[Item], folder: Path) -> None:
     """What the bundle holds of the run, by the run's own record of it."""
     recorded = {file.path: file.sha256 for file in run.files}
-    wanted = [path for path in recorded if path == RANGES_NAME or any(item.owns(path) for item in items)]
+    wanted = [path for path in recorded if any(item.owns(path) for item in items)]
     for path in wanted:
         target = folder / Member(path, 0, recorded[path]).name  # a name that is checked
         target.parent.mkdir(parents=True, exist_ok=True)

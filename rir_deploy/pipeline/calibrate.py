@@ -1,17 +1,19 @@
-"""Calibration: images in, the ranges of a model's tensors out."""
+"""Calibration: images in; the ranges of a model's tensors, or all that INT8 takes, out."""
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from rir_deploy.artifacts import sha256_json
+from rir_deploy.artifacts import atomic_file, sha256_json
 from rir_deploy.data.dataset import Dataset
 from rir_deploy.data.sampling import choose
 from rir_deploy.engines import get_backend
@@ -20,18 +22,37 @@ from rir_deploy.errors import InputError, UsageError
 from rir_deploy.onnx_file import graph_sha256, save_onnx
 from rir_deploy.pipeline.progress import Progress, silent, tracked
 from rir_deploy.pipeline.sources import open_dataset
-from rir_deploy.quantize import RangeOptions, RangeTable, Sources, activation_names, collect_ranges, mark_outputs
+from rir_deploy.quantize import (
+    Candidate,
+    QuantizeOptions,
+    RangeOptions,
+    RangeTable,
+    Sources,
+    Tuned,
+    TuneOptions,
+    activation_names,
+    collect_ranges,
+    mark_outputs,
+    tune,
+)
+from rir_deploy.quantize.ranges import Run
+from rir_deploy.quantize.rounded_file import from_bytes, to_bytes
+from rir_deploy.quantize.weights import Rounding
 from rir_deploy.recipe import CalibrationOptions, Recipe
 
 BATCH = 32
+# Images held back to choose by, as a share of the calibration images; and how few are too few for it.
+_HELD_BACK = 0.25
+_FEW = 32
 
 
 @dataclass(frozen=True)
 class CalibrationRequest:
-    """Where ranges come from: ``table`` (a file made before), or ``data``, or the recipe's own training images.
+    """Where ranges and rounded weights come from: ``table`` (a file made before), or ``data``, or the recipe's own
+    training images.
 
     What is left None is as the recipe says. ``use_recipe_data`` lets a recipe's own images stand in where no data is
-    named.
+    named. ``rounding``, ``equalize``, ``correct_bias`` and ``bits`` are those of `TuneOptions`.
     """
 
     data: str | None = None
@@ -40,24 +61,50 @@ class CalibrationRequest:
     method: str | None = None
     percentile: float | None = None
     use_recipe_data: bool = True
+    rounding: Rounding | None = None
+    equalize: bool = True
+    correct_bias: bool = True
+    bits: int = 8
 
     def __post_init__(self) -> None:
-        measured = [self.data, self.samples, self.method, self.percentile]
-        if self.table is not None and any(value is not None for value in measured):
+        measured = [self.data, self.samples, self.method, self.percentile, self.rounding]
+        plain = self.equalize and self.correct_bias and self.bits == 8
+        if self.table is not None and (any(value is not None for value in measured) or not plain):
             raise UsageError(
-                "--ranges is a table that was measured: it excludes --data, --samples, --method, --percentile"
+                "--ranges is a table that was measured: it excludes --data and all that says how to calibrate"
             )
-        if self.method == "minmax" and self.percentile is not None:
+        if self.method not in (None, "percentile") and self.percentile is not None:
             raise UsageError("--percentile goes with --method percentile")
 
     @property
     def is_given(self) -> bool:
         """Whether anything was asked for beside what the recipe says."""
-        return any(x is not None for x in (self.data, self.table, self.samples, self.method, self.percentile))
+        return self != CalibrationRequest(use_recipe_data=self.use_recipe_data)
+
+
+@dataclass(frozen=True)
+class _Images:
+    """The chosen images of a data set, and how to read them."""
+
+    dataset: Dataset
+    indices: NDArray[np.int64]
+    raw: bool
+
+    def batches(self, label: str, progress: Progress) -> Iterator[NDArray[np.generic]]:
+        batches = self.dataset.batches(BATCH, self.indices)
+        for batch in tracked(batches, label, -(-len(self.indices) // BATCH), progress):
+            yield batch.images if self.raw else batch.tensor(self.dataset.preprocessing)
+
+    def split(self, share: float, seed: int) -> tuple[_Images, _Images]:
+        """Two parts without a common image, the second of ``share`` of them."""
+        order = np.random.default_rng(seed).permutation(len(self.indices))
+        cut = len(order) - round(share * len(order))
+        first, second = (replace(self, indices=np.sort(self.indices[part])) for part in (order[:cut], order[cut:]))
+        return first, second
 
 
 def calibrate(model: ir.Model, recipe: Recipe, request: CalibrationRequest, progress: Progress = silent) -> RangeTable:
-    """The range table of a model: read and checked against it, or measured.
+    """The extremes of every tensor of a model: read and checked against it, or measured.
 
     Raises:
         UsageError: there is neither data nor a table.
@@ -66,19 +113,88 @@ def calibrate(model: ir.Model, recipe: Recipe, request: CalibrationRequest, prog
     """
     if request.table is not None:
         return _read(request.table, model, recipe)
+    images, _, sources = _open(model, recipe, request)
+    with open_session(model, activation_names(model)) as run:
+        batches = images.batches("calibrating", progress)
+        return collect_ranges(batches, run, input_spec(model).name, sources, RangeOptions())
+
+
+def calibrate_int8(
+    model: ir.Model,
+    recipe: Recipe,
+    request: CalibrationRequest,
+    quantization: QuantizeOptions,
+    progress: Progress = silent,
+) -> Tuned:
+    """Ranges, rounded weights and biases for INT8: read and checked against the model, or made.
+
+    Raises:
+        UsageError, InputError, BackendError: as `calibrate` does.
+    """
+    if request.table is not None:
+        table = _read(request.table, model, recipe)
+        if table.weights_sha256 is None:
+            return Tuned(table, {}, Candidate(table.method, "nearest", bool(table.exponents)))
+        rounded = from_bytes(_read_weights(request.table), table.weights_sha256, quantization)
+        return Tuned(table, rounded, Candidate(table.method, "given", bool(table.exponents)))
+    images, options, sources = _open(model, recipe, request)
+    wanted = TuneOptions(
+        options.method,
+        options.percentile,
+        request.rounding or "gptq",
+        request.equalize,
+        request.correct_bias,
+        request.bits,
+    )
+    fit, held_back = images.split(_HELD_BACK, options.seed) if len(images.indices) >= _FEW else (images, images)
+    tuned = tune(
+        model,
+        lambda label: fit.batches(label, progress),
+        lambda label: held_back.batches(label, progress),
+        open_session,
+        sources,
+        wanted,
+        quantization,
+    )
+    sha256 = hashlib.sha256(to_bytes(tuned.rounded, quantization)).hexdigest()
+    return replace(tuned, table=replace(tuned.table, weights_sha256=sha256, samples=len(images.indices)))
+
+
+def write_ranges(
+    tuned: Tuned | RangeTable, path: Path, quantization: QuantizeOptions = QuantizeOptions(), *, force: bool
+) -> None:
+    """The table and, beside it under the suffix .safetensors, the rounded weights that belong to it."""
+    table = tuned.table if isinstance(tuned, Tuned) else tuned
+    if isinstance(tuned, Tuned) and table.weights_sha256 is not None:
+        with atomic_file(weights_path(path), force=force) as temporary:
+            temporary.write_bytes(to_bytes(tuned.rounded, quantization))
+    with atomic_file(path, force=force) as temporary:
+        temporary.write_text(table.to_json(), encoding="utf-8")
+
+
+def weights_path(table: Path) -> Path:
+    """Where the rounded weights of a range table lie."""
+    return table.with_suffix(".safetensors")
+
+
+def _open(model: ir.Model, recipe: Recipe, request: CalibrationRequest) -> tuple[_Images, CalibrationOptions, Sources]:
     if request.data is None and not (request.use_recipe_data and "train" in recipe.data):
         raise UsageError("INT8 needs calibration images: name some with --data, or a range table with --ranges")
     options = _options(recipe.calibration, request)
     dataset = open_dataset(request.data, recipe, "train")
     indices = _samples(dataset, options)
     sources = Sources(graph_sha256(model), sha256_json(recipe.to_dict()), dataset.source.fingerprint())
-    ranges = RangeOptions(options.method, options.percentile)
+    return _Images(dataset, indices, input_spec(model).dtype == "uint8"), options, sources
+
+
+@contextmanager
+def open_session(model: ir.Model, names: tuple[str, ...]) -> Iterator[Run]:
+    """A model in ONNX Runtime, giving the tensors ``names`` beside its outputs."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "observed.onnx"
-        save_onnx(mark_outputs(model, activation_names(model)), path, force=False)
+        save_onnx(mark_outputs(model, names) if names else model, path, force=False)
         with get_backend("onnxruntime").load(path) as session:
-            batches = _inputs(model, dataset, indices, progress)
-            return collect_ranges(batches, session.run, input_spec(model).name, sources, ranges)
+            yield session.run
 
 
 def _options(given: CalibrationOptions, request: CalibrationRequest) -> CalibrationOptions:
@@ -101,15 +217,6 @@ def _samples(dataset: Dataset, options: CalibrationOptions) -> NDArray[np.int64]
     return indices
 
 
-def _inputs(
-    model: ir.Model, dataset: Dataset, indices: NDArray[np.int64], progress: Progress
-) -> Iterator[NDArray[np.generic]]:
-    raw = input_spec(model).dtype == "uint8"
-    batches = dataset.batches(BATCH, indices)
-    for batch in tracked(batches, "calibrating", -(-len(indices) // BATCH), progress):
-        yield batch.images if raw else batch.tensor(dataset.preprocessing)
-
-
 def _read(path: Path, model: ir.Model, recipe: Recipe) -> RangeTable:
     try:
         text = path.read_text(encoding="utf-8")
@@ -120,3 +227,13 @@ def _read(path: Path, model: ir.Model, recipe: Recipe) -> RangeTable:
     table = RangeTable.from_json(text)
     table.check(graph_sha256(model), sha256_json(recipe.to_dict()))
     return table
+
+
+def _read_weights(table: Path) -> bytes:
+    path = weights_path(table)
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no '{path}' with the rounded weights of '{table}'; put the two together") from error
+    except OSError as error:
+        raise InputError(f"the rounded weights '{path}' cannot be read; make them again") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -12,12 +13,16 @@ from rir_deploy import __version__
 from rir_deploy.artifacts import Provenance, atomic_file, check_output, sha256_file
 from rir_deploy.errors import UsageError, unknown_name
 from rir_deploy.onnx_file import load_onnx, read_provenance, save_onnx, write_provenance
-from rir_deploy.pipeline.calibrate import CalibrationRequest, calibrate
+from rir_deploy.pipeline.calibrate import CalibrationRequest, calibrate, calibrate_int8, weights_path, write_ranges
 from rir_deploy.pipeline.progress import Progress, silent
-from rir_deploy.pipeline.sources import choose_recipe
+from rir_deploy.pipeline.sensitivity import SearchRequest, Sensitivity, find_sensitivity, keep_patterns
+from rir_deploy.pipeline.sources import choose_recipe, open_dataset
 from rir_deploy.precision import KeptNode, to_fp16
-from rir_deploy.quantize import QuantizeOptions, RangeTable, quantize
+from rir_deploy.quantize import QuantizeOptions, RangeTable, Tuned, quantize
 from rir_deploy.recipe import Recipe
+
+# Among a model's parents: the images on which it was chosen what to keep in float. A proof needs others.
+CHOSEN_ON = "evaluation images"
 
 Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
@@ -32,11 +37,15 @@ FLAVOURS: dict[str, Literal["tensorrt", "cpu"]] = {
 
 @dataclass(frozen=True)
 class PrecisionRequest:
-    """What to make of an FP32 graph. ``quantize`` is read for INT8 only, ``calibration`` for INT8 and FP16."""
+    """What to make of an FP32 graph. ``calibration`` is read for INT8 and FP16, ``quantize`` and ``search`` for INT8.
+
+    ``search`` ranks the layers, and keeps some in float where it holds a budget; None does neither.
+    """
 
     precision: Precision = "fp32"
     quantize: QuantizeOptions = QuantizeOptions()
     calibration: CalibrationRequest = CalibrationRequest()
+    search: SearchRequest | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -53,15 +62,20 @@ class Lowered:
     kept: tuple[KeptNode, ...] = ()
     quantized: tuple[str, ...] = ()
     table: RangeTable | None = field(default=None, repr=False)
+    tuned: Tuned | None = field(default=None, repr=False)
+    options: QuantizeOptions = QuantizeOptions()
+    sensitivity: Sensitivity | None = None
 
     def to_dict(self) -> dict[str, object]:
         table = self.table
+        chosen = {} if self.tuned is None else self.tuned.to_dict()
         return {
             "precision": self.precision,
             "flavour": self.flavour,
             "quantized": list(self.quantized),
             "kept": [{"node": node.node, "reason": node.reason} for node in self.kept],
-            "calibration": None if table is None else {"images": table.samples, "method": table.method},
+            "calibration": None if table is None else {"images": table.samples, "method": table.method, **chosen},
+            "sensitivity": None if self.sensitivity is None else self.sensitivity.to_dict(),
         }
 
 
@@ -80,10 +94,19 @@ def lower_precision(
         return _fp16(model, recipe, request.calibration, progress)
     if recipe is None:
         raise UsageError("INT8 needs the preprocessing of its calibration images: name it with --recipe")
-    table = calibrate(model, recipe, request.calibration, progress)
-    result = quantize(model, table, request.quantize)
-    _record(model, result.model, f"quantize-{request.quantize.flavour}", "int8")
-    return Lowered(result.model, "int8", request.quantize.flavour, result.kept, result.quantized, table)
+    tuned = calibrate_int8(model, recipe, request.calibration, request.quantize, progress)
+    options, sensitivity = request.quantize, None
+    if request.search is not None:
+        images = open_dataset(request.calibration.data, recipe, "train")
+        sensitivity = find_sensitivity(model, recipe, tuned, options, images, request.search, progress)
+        nodes = tuple(layer.node for layer in sensitivity.ranking[: sensitivity.kept])
+        options = replace(options, keep=(*options.keep, *keep_patterns(nodes)))
+    result = quantize(model, tuned.table, options, tuned.rounded)
+    judged_on = None if sensitivity is None else sensitivity.eval_sha256
+    _record(model, result.model, f"quantize-{options.flavour}", "int8", judged_on)
+    return Lowered(
+        result.model, "int8", options.flavour, result.kept, result.quantized, tuned.table, tuned, options, sensitivity
+    )
 
 
 def _fp16(model: ir.Model, recipe: Recipe | None, calibration: CalibrationRequest, progress: Progress) -> Lowered:
@@ -98,9 +121,11 @@ def _fp16(model: ir.Model, recipe: Recipe | None, calibration: CalibrationReques
     return Lowered(result.model, "fp16", None, result.kept, (), table)
 
 
-def _record(before: ir.Model, after: ir.Model, stage: str, precision: str) -> None:
+def _record(before: ir.Model, after: ir.Model, stage: str, precision: str, chosen_on: str | None = None) -> None:
     provenance = read_provenance(before) or Provenance(tool=f"rir-deploy {__version__}")
-    write_provenance(after, replace(provenance, stages=(*provenance.stages, stage), precision=precision))
+    parents = provenance.parents if chosen_on is None else {**provenance.parents, CHOSEN_ON: chosen_on}
+    stages = (*provenance.stages, stage)
+    write_provenance(after, replace(provenance, stages=stages, precision=precision, parents=parents))
 
 
 def quantize_file(
@@ -110,19 +135,21 @@ def quantize_file(
     *,
     recipe: str | None = None,
     ranges: Path | None = None,
+    sensitivity: Path | None = None,
     force: bool = False,
     progress: Progress = silent,
 ) -> Lowered:
-    """An ONNX file to a Q/DQ one; ``ranges`` is where the range table is written as well.
+    """An ONNX file to a Q/DQ one; ``ranges`` and ``sensitivity`` are where the table and the ranking are written.
 
     Raises:
         UsageError, InputError, BackendError: as the stages do; then nothing is written.
     """
-    for path in (output, ranges):
-        if path is not None:
-            check_output(path, force=force)
-    if ranges is not None and ranges.absolute() == output.absolute():
-        raise UsageError(f"the model and the range table cannot both be '{output}'; choose two files")
+    outputs = [output, *([ranges, weights_path(ranges)] if ranges else []), *([sensitivity] if sensitivity else [])]
+    for path in outputs:
+        check_output(path, force=force)
+    if len({path.absolute() for path in outputs}) < len(outputs):
+        names = ", ".join(f"'{path}'" for path in outputs)
+        raise UsageError(f"two of {names} are one file; choose different ones")
     model = load_onnx(source)
     before = read_provenance(model) or Provenance(tool=f"rir-deploy {__version__}")
     chosen = choose_recipe(recipe, before.recipe)
@@ -130,15 +157,11 @@ def quantize_file(
         model, replace(before, parents={**before.parents, "onnx": sha256_file(source)}, recipe=chosen.to_dict())
     )
     lowered = lower_precision(model, chosen, request, progress)
-    if ranges is None or lowered.table is None:
-        save_onnx(lowered.model, output, force=force)
-        return lowered
-    with atomic_file(ranges, force=force) as temporary:  # both files or neither
-        temporary.write_text(lowered.table.to_json(), encoding="utf-8")
-        save_onnx(lowered.model, output, force=force)
+    with atomic_file(output, force=force) as temporary:  # the model appears where the others could be written
+        save_onnx(lowered.model, temporary, force=True)
+        if ranges is not None and lowered.table is not None:
+            write_ranges(lowered.tuned or lowered.table, ranges, lowered.options, force=force)
+        if sensitivity is not None and lowered.sensitivity is not None:
+            with atomic_file(sensitivity, force=force) as other:
+                other.write_text(json.dumps(lowered.sensitivity.to_dict(), indent=1) + "\n", encoding="utf-8")
     return lowered
-
-
-def write_ranges(table: RangeTable, path: Path, *, force: bool) -> None:
-    with atomic_file(path, force=force) as temporary:
-        temporary.write_text(table.to_json(), encoding="utf-8")

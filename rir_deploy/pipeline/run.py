@@ -42,7 +42,6 @@ def _everything(run: RunSteps) -> dict[str, Any]:
     """Do what is not done yet, write ``run.json``, and return it."""
     checkpoint = run.checkpoint()
     export = run.export(checkpoint)
-    ranges = run.ranges() if set(run.plan.precisions) - {"fp32"} else None
     graphs = [run.graph(name, precision, flavour) for name, precision, flavour in graphs_of(run.plan, run.backends)]
     engines = [run.engine(spec, checkpoint) for spec in engines_of(run.plan, run.backends)]
     record = {
@@ -56,7 +55,7 @@ def _everything(run: RunSteps) -> dict[str, Any]:
         "model": run.model(checkpoint, export),
         "export": {key: value for key, value in export.items() if key not in ("layout", "recipe", "accuracy")},
         "graphs": graphs,
-        "calibration": ranges,
+        "calibration": run.calibration() if set(run.plan.precisions) - {"fp32"} else None,
         "engines": engines,
         "bench": run.bench(checkpoint, engines),
         "files": run.folder.files(),

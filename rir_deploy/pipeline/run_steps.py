@@ -17,9 +17,9 @@ from rir_deploy.errors import UsageError
 from rir_deploy.onnx_file import load_onnx, save_onnx
 from rir_deploy.pipeline.bench import BenchRequest, bench_files
 from rir_deploy.pipeline.build import BuildRequest, build_engine
-from rir_deploy.pipeline.calibrate import CalibrationRequest, calibrate
+from rir_deploy.pipeline.calibrate import CalibrationRequest, calibrate, calibrate_int8, weights_path, write_ranges
 from rir_deploy.pipeline.export import ExportRequest, export_file
-from rir_deploy.pipeline.lower import PrecisionRequest, lower_precision, write_ranges
+from rir_deploy.pipeline.lower import PrecisionRequest, lower_precision
 from rir_deploy.pipeline.matrix import EngineSpec, reason_of, rebuild_command, targets_of, usable_backends
 from rir_deploy.pipeline.plan import Plan
 from rir_deploy.pipeline.progress import Progress, silent
@@ -35,6 +35,11 @@ if TYPE_CHECKING:
     from rir_deploy.models.train import OnStep
 
 _TRAINED = "training/model.safetensors"
+
+
+def ranges_name(graph: str) -> str:
+    """The range table of a graph, in the run folder."""
+    return f"graphs/{graph}.ranges.json"
 
 
 class RunSteps:
@@ -89,34 +94,57 @@ class RunSteps:
         request = ExportRequest(checkpoint, self.plan.recipe, self.plan.factory, data=self._spec("test"))
         return export_file(request, self.folder.path / "graphs/fp32.onnx", force=True, progress=self.progress).to_dict()
 
-    def ranges(self) -> dict[str, Any]:
+    def calibration(self) -> dict[str, Any]:
+        """What was calibrated on, for the record."""
+        options = self.recipe.calibration
+        return {
+            "data": self.dataset("calibration").source.name,
+            "images": options.samples,
+            "method": options.method,
+        }
+
+    def _ranges(self, name: str, flavour: str | None) -> str:
+        """The range table that a graph is made with; its path in the run folder."""
         parent = self.folder.sha256("export", "graphs/fp32.onnx")
-        dataset = self.dataset("calibration")
+        file = ranges_name(name)
         inputs = {
             "graph": parent,
             "options": asdict(self.recipe.calibration),
-            "data": dataset.source.fingerprint(),
+            "data": self.dataset("calibration").source.fingerprint(),
+            "flavour": flavour,
         }
-        return self._step("ranges", inputs, ["graphs/ranges.json"], self._ranges, [parent])
+        files = [file] if flavour is None else [file, str(weights_path(Path(file)))]
+        self._step(f"ranges {name}", inputs, files, lambda: self._calibrate(file, flavour), [parent])
+        return file
 
-    def _ranges(self) -> dict[str, Any]:
+    def _calibrate(self, file: str, flavour: str | None) -> dict[str, Any]:
         model = load_onnx(self.folder.path / "graphs/fp32.onnx")
         request = CalibrationRequest(data=self._spec("calibration"))
-        table = calibrate(model, self.recipe, request, self.progress)
-        write_ranges(table, self.folder.path / "graphs/ranges.json", force=True)
-        data = self.dataset("calibration").source.name
-        return {"data": data, "images": table.samples, "method": table.method}
+        path = self.folder.path / file
+        if flavour is None:
+            table = calibrate(model, self.recipe, request, self.progress)
+            write_ranges(table, path, force=True)
+            return {"images": table.samples, "method": table.method}
+        options = QuantizeOptions(flavour)  # type: ignore[arg-type]
+        tuned = calibrate_int8(model, self.recipe, request, options, self.progress)
+        write_ranges(tuned, path, options, force=True)
+        return {"images": tuned.table.samples, **tuned.to_dict()}
 
     def graph(self, name: str, precision: str, flavour: str | None) -> dict[str, Any]:
         """The graph of a precision, described for the record."""
         file = f"graphs/{name}.onnx"
         parent = self.folder.sha256("export", "graphs/fp32.onnx")
-        result: dict[str, Any] = {"kept": []}
+        kept, calibration = [], None
         step = "export"
         if precision != "fp32":
-            step, ranges = f"graph {name}", self.folder.sha256("ranges", "graphs/ranges.json")
+            table = self._ranges(name, flavour)
+            calibration = self.folder.steps[f"ranges {name}"].result if flavour is not None else None
+            step, ranges = f"graph {name}", self.folder.sha256(f"ranges {name}", table)
             inputs = {"graph": parent, "ranges": ranges, "precision": precision, "flavour": flavour}
-            result = self._step(step, inputs, [file], lambda: self._graph(file, precision, flavour), [parent, ranges])
+            parents = [parent, ranges]
+            kept = self._step(step, inputs, [file], lambda: self._graph(file, table, precision, flavour), parents)[
+                "kept"
+            ]
         return {
             "name": name,
             "file": file,
@@ -124,15 +152,16 @@ class RunSteps:
             "flavour": flavour,
             "size_bytes": (self.folder.path / file).stat().st_size,
             "sha256": self.folder.sha256(step, file),
-            "kept": result["kept"],
+            "kept": kept,
+            "calibration": calibration,
         }
 
-    def _graph(self, file: str, precision: str, flavour: str | None) -> dict[str, Any]:
+    def _graph(self, file: str, table: str, precision: str, flavour: str | None) -> dict[str, Any]:
         model = load_onnx(self.folder.path / "graphs/fp32.onnx")
         request = PrecisionRequest(
             precision,  # type: ignore[arg-type]
             QuantizeOptions(flavour or "tensorrt"),  # type: ignore[arg-type]
-            CalibrationRequest(table=self.folder.path / "graphs/ranges.json"),
+            CalibrationRequest(table=self.folder.path / table),
         )
         lowered = lower_precision(model, self.recipe, request, self.progress)
         save_onnx(lowered.model, self.folder.path / file, force=True)

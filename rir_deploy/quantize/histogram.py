@@ -48,11 +48,15 @@ class GrowingHistogram:
             self._exponent += 1
         self._exponent = max(self._exponent, exponent)
 
+    @property
+    def width(self) -> float:
+        """Of a bin; 0 before a value other than zero came."""
+        return 0.0 if self._exponent is None else math.ldexp(1.0, self._exponent - (len(self.counts).bit_length() - 1))
+
     def percentile(self, percentile: float) -> float:
         """The upper edge of the bin where the share of values reaches ``percentile`` (0 to 100); 0 for no values."""
         if self._exponent is None:
             return 0.0
         wanted = self.counts.sum() * (percentile / 100.0)
         index = int(np.searchsorted(np.cumsum(self.counts), wanted, side="left"))
-        bins = len(self.counts)
-        return math.ldexp(min(index, bins - 1) + 1, self._exponent - (bins.bit_length() - 1))
+        return (min(index, len(self.counts) - 1) + 1) * self.width

@@ -11,8 +11,9 @@ from rir_deploy.precision import label
 # A scale a channel came with opset 13, FP16 scales with opset 19.
 PER_CHANNEL_OPSET = 13
 FP16_SCALES_OPSET = 19
+INT4_OPSET = 21
 
-# Their definitions of opset 11 to 19 differ in types allowed and optional parts added; with inputs and attributes in
+# Their definitions of opset 11 to 21 differ in types allowed and optional parts added; with inputs and attributes in
 # the form of the older one they mean the same in the newer one.
 _COMPATIBLE = frozenset(
     {"Add", "AveragePool", "BatchNormalization", "Cast", "Clip", "Concat", "Constant", "Conv", "ConvTranspose"}
@@ -22,7 +23,7 @@ _COMPATIBLE = frozenset(
 
 
 def raise_opset(model: ir.Model, opset: int) -> None:
-    """Make ``model`` at least ``opset`` (up to 19), in place.
+    """Make ``model`` at least ``opset`` (up to 21), in place.
 
     Raises:
         InputError: an operator in it has changed its meaning, or its form, since.

@@ -2,52 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from rir_deploy.quantize.options import QuantizeOptions
+from rir_deploy.quantize.patches import as_rows, from_rows
 from rir_deploy.quantize.placement import Placement, range_source
-from rir_deploy.quantize.scales import (
-    Affine,
-    asymmetric_uint8,
-    int32_bias,
-    scales_for_bias,
-    symmetric_int8,
-    weight_scales,
-)
+from rir_deploy.quantize.scales import Affine, asymmetric_uint8, int32_bias, symmetric_int8
 from rir_deploy.quantize.select import Selection, Weighted
-from rir_deploy.quantize.table import RangeTable
+from rir_deploy.quantize.table import Range, RangeTable
+from rir_deploy.quantize.weights import RoundedWeight, round_weight
 
 Reader = tuple[ir.Node, int]
+
+
+def activation_affine(found: Range, options: QuantizeOptions) -> Affine:
+    """How a tensor of that range is rounded."""
+    if options.flavour == "cpu":
+        return asymmetric_uint8(found.min, found.max)
+    return symmetric_int8(found.min, found.max, half=options.rest == "fp16")
 
 
 class QdqWriter:
     """Rewrites ``graph`` in place; the same graph, table and options give the same graph, names included."""
 
-    def __init__(self, graph: ir.Graph, table: RangeTable, options: QuantizeOptions) -> None:
+    def __init__(
+        self,
+        graph: ir.Graph,
+        table: RangeTable,
+        options: QuantizeOptions,
+        rounded: Mapping[str, RoundedWeight] | None = None,
+    ) -> None:
         self._graph, self._table, self._options = graph, table, options
-        self._half = options.rest == "fp16"
+        self._rounded = rounded or {}
         values = [value for node in graph for value in (*node.inputs, *node.outputs) if value is not None]
         self._names = {str(value.name) for value in values} | set(graph.initializers)
 
-    def write(self, selection: Selection, placement: Placement) -> None:
+    def write(self, selection: Selection, placement: Placement, *, weights: bool = True) -> None:
+        """Everything, or without ``weights`` the activations' pairs alone."""
         tensors = frozenset(placement.tensors)
         affines = {value: self._activation(range_source(value, tensors)) for value in placement.tensors}
         inputs = {found: affines[found.x] for found in selection.nodes}  # before a pair takes the tensor's place
         for value in placement.tensors:
             self._pair(value, affines[value], placement.readers(value))
-        for found, affine in inputs.items():
+        for found, affine in inputs.items() if weights else ():
             self._weights(found, affine)
         for name, initializer in list(self._graph.initializers.items()):
             if not initializer.uses() and not initializer.is_graph_output():
                 del self._graph.initializers[name]
 
     def _activation(self, value: ir.Value) -> Affine:
-        found = self._table[str(value.name)]
-        if self._options.flavour == "cpu":
-            return asymmetric_uint8(found.min, found.max)
-        return symmetric_int8(found.min, found.max, half=self._half)
+        return activation_affine(self._table[str(value.name)], self._options)
 
     def _pair(self, value: ir.Value, affine: Affine, readers: list[Reader]) -> None:
         name = str(value.name)
@@ -65,25 +74,74 @@ class QdqWriter:
             node.replace_input_with(index, dequantize.outputs[0])
 
     def _weights(self, found: Weighted, x: Affine) -> None:
-        """Integer weights and, for CPUs, an integer bias; the scales of both are settled before either is stored."""
-        weight, bias = found.weight_array, found.bias_array
-        scale = weight_scales(weight, found.axis, self._options.weight_limit, half=self._half)
+        """Integer weights and, for CPUs, an integer bias."""
+        rounded = self._rounded.get(str(found.node.outputs[0].name))
+        if rounded is None:
+            rounded = round_weight(found, x, self._options)
+        bias = rounded.bias
         if bias is not None and self._options.flavour == "cpu":
-            scale = scales_for_bias(scale, bias, x.scale)
-            affine = int32_bias(bias, x.scale, scale)
+            affine = int32_bias(bias, x.scale, rounded.scale)
             self._store(found, 2, affine.quantize(bias), affine)
-        affine = Affine(scale, np.zeros(scale.shape, dtype=np.int8), found.axis)
-        self._store(found, 1, affine.quantize(weight), affine)
+        elif bias is not None:
+            self._float_bias(found, bias)
+        affine = Affine(rounded.scale, np.zeros(rounded.scale.shape, dtype=np.int8), found.axis)
+        if rounded.wide is None:
+            self._store(found, 1, rounded.integers, affine)
+        else:
+            self._dequantized(found, 1, self._narrow(found, rounded.integers, rounded.wide), affine)
+
+    def _float_bias(self, found: Weighted, bias: NDArray[np.float32]) -> None:
+        """The bias as it was, or the corrected one."""
+        if found.bias_array is not None and np.array_equal(found.bias_array, bias):
+            return
+        value = self._initializer(f"{found.node.outputs[0].name}_bias", bias)
+        if len(found.node.inputs) < 3:
+            found.node.resize_inputs(3)
+        found.node.replace_input_with(2, value)
 
     def _store(self, found: Weighted, index: int, integers: NDArray[np.integer], affine: Affine) -> None:
         """Put integers behind a DequantizeLinear in the place of the node's input ``index``."""
-        value = found.node.inputs[index]
-        name = str(value.name) if value is not None else ""
-        stored = self._initializer(f"{name}_quantized", integers)
+        self._dequantized(found, index, self._initializer(f"{self._input(found, index)}_quantized", integers), affine)
+
+    def _dequantized(self, found: Weighted, index: int, integers: ir.Value, affine: Affine) -> None:
+        name = self._input(found, index)
         axis = [ir.AttrInt64("axis", affine.axis)] if affine.axis is not None else []
-        dequantize = self._dequantize(name, [stored, *self._parameters(name, affine)], axis)
+        dequantize = self._dequantize(name, [integers, *self._parameters(name, affine)], axis)
         self._graph.insert_before(found.node, dequantize)
+        if len(found.node.inputs) <= index:
+            found.node.resize_inputs(index + 1)
         found.node.replace_input_with(index, dequantize.outputs[0])
+
+    def _input(self, found: Weighted, index: int) -> str:
+        """The name of a node's weight or bias, or the one a bias would have."""
+        value = found.node.inputs[index] if index < len(found.node.inputs) else None
+        return f"{found.node.outputs[0].name}_bias" if value is None else str(value.name)
+
+    def _narrow(self, found: Weighted, integers: NDArray[np.int8], wide: NDArray[np.int64]) -> ir.Value:
+        """An INT4 weight with one INT8 column a row. Runtimes put the two together when they load the graph."""
+        name = self._input(found, 1)
+        rows = as_rows(found, integers).astype(np.int8)
+        index = np.arange(len(rows))
+        taps = rows[index, wide][:, None]
+        rows[index, wide] = 0
+        narrow = self._initializer(f"{name}_int4", rows.astype(ml_dtypes.int4))
+        parts = [
+            self._initializer(f"{name}_wide_column", wide[:, None].astype(np.int32)),
+            self._initializer(f"{name}_wide", taps),
+        ]
+        shape = self._initializer(f"{name}_shape", np.array(from_rows(found, rows).shape, dtype=np.int64))
+        cast = self._operator("Cast", [narrow], f"{name}_int8", [ir.AttrInt64("to", ir.DataType.INT8)])
+        filled = self._operator("ScatterElements", [cast, *parts], f"{name}_filled", [ir.AttrInt64("axis", 1)])
+        steps = [cast, filled]
+        if found.axis == 1:
+            steps.append(self._operator("Transpose", [filled], f"{name}_transposed", []))
+        steps.append(self._operator("Reshape", [steps[-1], shape], f"{name}_quantized", []))
+        self._graph.insert_before(found.node, [node for value in steps if (node := value.producer()) is not None])
+        return steps[-1]
+
+    def _operator(self, op_type: str, inputs: list[ir.Value], name: str, attributes: list[ir.Attr]) -> ir.Value:
+        output = self._value(name, ir.DataType.INT8, None)
+        return ir.Node("", op_type, inputs, attributes, outputs=[output], name=f"{output.name}/{op_type}").outputs[0]
 
     def _dequantize(self, name: str, inputs: list[ir.Value], attributes: list[ir.Attr]) -> ir.Node:
         output = self._value(f"{name}_dequantized", ir.DataType.FLOAT, inputs[0].shape)
@@ -97,7 +155,7 @@ class QdqWriter:
 
     def _initializer(self, name: str, array: NDArray[np.generic]) -> ir.Value:
         value = self._value(name, ir.DataType.from_numpy(array.dtype), ir.Shape(array.shape))
-        value.const_value = ir.tensor(array, name=value.name)
+        value.const_value = ir.Tensor(array, name=value.name)
         self._graph.register_initializer(value)
         return value
 

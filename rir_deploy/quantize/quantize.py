@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -9,12 +10,14 @@ import onnx_ir as ir
 from rir_deploy.errors import InputError
 from rir_deploy.precision import KeptNode, label, prepare, to_fp16
 from rir_deploy.quantize.absorb import absorb_normalizations
-from rir_deploy.quantize.opset import FP16_SCALES_OPSET, PER_CHANNEL_OPSET, raise_opset
+from rir_deploy.quantize.equalize import equalize
+from rir_deploy.quantize.opset import FP16_SCALES_OPSET, INT4_OPSET, PER_CHANNEL_OPSET, raise_opset
 from rir_deploy.quantize.options import QuantizeOptions
 from rir_deploy.quantize.placement import place
 from rir_deploy.quantize.qdq import QdqWriter
 from rir_deploy.quantize.select import select
 from rir_deploy.quantize.table import RangeTable
+from rir_deploy.quantize.weights import RoundedWeight
 from rir_deploy.tensorrt_rules import check_tensorrt_graph
 
 
@@ -34,12 +37,18 @@ class QuantizeResult:
     tensors: tuple[str, ...]
 
 
-def quantize(model: ir.Model, table: RangeTable, options: QuantizeOptions = QuantizeOptions()) -> QuantizeResult:
+def quantize(
+    model: ir.Model,
+    table: RangeTable,
+    options: QuantizeOptions = QuantizeOptions(),
+    rounded: Mapping[str, RoundedWeight] | None = None,
+) -> QuantizeResult:
     """Put Q/DQ pairs and integer weights into a model.
 
     Args:
         model: an FP32 model, folded or not; it is not changed.
         table: ranges of its tensors. The caller has bound it to this model with `RangeTable.check`.
+        rounded: weights by the name of the layer's output; those of other layers are rounded to the nearest integer.
 
     Returns:
         A model with the same inputs and outputs; the same arguments give the same bytes.
@@ -48,22 +57,39 @@ def quantize(model: ir.Model, table: RangeTable, options: QuantizeOptions = Quan
         InputError: the model is quantised already, nothing in it can be, or the table lacks a tensor.
         UsageError: a pattern of ``options.keep`` matches nothing.
     """
-    rounded = prepare(model)
-    graph = rounded.graph
-    quantised = next((node for node in graph.all_nodes() if "QuantizeLinear" in node.op_type), None)
-    if quantised is not None:
-        raise InputError(f"the model is quantised already ('{label(quantised)}'): start from the FP32 model")
-    raise_opset(rounded, FP16_SCALES_OPSET if options.rest == "fp16" else PER_CHANNEL_OPSET)
-    absorb_normalizations(graph)
+    quantized = canonical(model)
+    equalize(quantized.graph, table.exponents)
+    raise_opset(quantized, _opset(options, rounded or {}))
+    graph = quantized.graph
     selection = select(graph, table, options.keep)
     placement = place(graph, selection, options.flavour)
     tensors = tuple(str(value.name) for value in placement.tensors)
     names = tuple(label(found.node) for found in selection.nodes)
     kept = tuple(KeptNode(label(node), reason) for node, reason in selection.kept.items())
-    QdqWriter(graph, table, options).write(selection, placement)
+    QdqWriter(graph, table, options, rounded).write(selection, placement)
     if options.rest == "fp16":
-        cast = to_fp16(rounded, ranges=table.max_abs())
-        rounded, kept = cast.model, kept + cast.kept
+        cast = to_fp16(quantized, ranges=table.max_abs())
+        quantized, kept = cast.model, kept + cast.kept
     if options.flavour == "tensorrt":
-        check_tensorrt_graph(rounded)
-    return QuantizeResult(rounded, names, kept, tensors)
+        check_tensorrt_graph(quantized)
+    return QuantizeResult(quantized, names, kept, tensors)
+
+
+def _opset(options: QuantizeOptions, rounded: Mapping[str, RoundedWeight]) -> int:
+    if any(weight.wide is not None for weight in rounded.values()):
+        return INT4_OPSET
+    return FP16_SCALES_OPSET if options.rest == "fp16" else PER_CHANNEL_OPSET
+
+
+def canonical(model: ir.Model) -> ir.Model:
+    """A copy in the form that is calibrated and quantised: prepared, and with its normalisations absorbed.
+
+    Raises:
+        InputError: the model is quantised already.
+    """
+    copy = prepare(model)
+    quantised = next((node for node in copy.graph.all_nodes() if "QuantizeLinear" in node.op_type), None)
+    if quantised is not None:
+        raise InputError(f"the model is quantised already ('{label(quantised)}'): start from the FP32 model")
+    absorb_normalizations(copy.graph)
+    return copy

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rir_deploy.errors import InputError
 from rir_deploy.quantize.histogram import GrowingHistogram
 from rir_deploy.quantize.table import METHODS, Method, Range, RangeTable, Sources
+from rir_deploy.quantize.thresholds import entropy_threshold, mse_threshold
 
 # Of a session: one batch [N, ...] in, every observed tensor by name out.
 Run = Callable[[NDArray[Any]], Mapping[str, NDArray[Any]]]
@@ -22,9 +23,11 @@ class RangeOptions:
     """How ranges are found.
 
     Attributes:
-        method: "minmax", or "percentile": min and max, cut where the share ``percentile`` of the absolute values lies.
+        method: "minmax"; or the values within a threshold on |x|, set by the share ``percentile`` of them
+            ("percentile"), by the least squared rounding error ("mse"), or by the least divergence ("entropy").
         percentile: over 50, up to 100; read by the method "percentile".
-        bins: of the histogram behind the percentile, a power of two, 256 to 2**20; a cut is off by at most
+        unsigned: whether a tensor without negative values is rounded to 255 steps (uint8) rather than 127 (int8).
+        bins: of the histogram behind a threshold, a power of two, 256 to 2**20; a percentile is off by at most
             2 / ``bins`` of the largest value, to the outside.
 
     Raises:
@@ -33,6 +36,7 @@ class RangeOptions:
 
     method: Method = "minmax"
     percentile: float = 99.99
+    unsigned: bool = False
     bins: int = 8192
 
     def __post_init__(self) -> None:
@@ -45,12 +49,11 @@ class RangeOptions:
 
 
 class _Observer:
-    """Extremes of one tensor and, for a percentile, its histogram."""
+    """Extremes of one tensor and, for a threshold, its histogram."""
 
-    def __init__(self, options: RangeOptions) -> None:
-        self._options = options
+    def __init__(self, bins: int | None) -> None:
         self._min, self._max = np.inf, -np.inf
-        self._histogram = GrowingHistogram(options.bins) if options.method == "percentile" else None
+        self._histogram = None if bins is None else GrowingHistogram(bins)
 
     def update(self, name: str, array: NDArray[Any]) -> None:
         if array.size == 0 or array.dtype.kind not in "fiu":
@@ -64,13 +67,49 @@ class _Observer:
         if self._histogram is not None:
             self._histogram.add(array)
 
-    def found(self) -> Range | None:
+    def found(self, options: RangeOptions) -> Range | None:
         if self._min > self._max:
             return None
-        if self._histogram is None:
+        largest = max(-self._min, self._max)
+        if self._histogram is None or options.method == "minmax" or largest == 0.0:
             return Range(self._min, self._max)
-        cut = self._histogram.percentile(self._options.percentile)  # no smaller than the smallest |x|: min <= max holds
+        cut = self._threshold(self._histogram, largest, options)
+        # No smaller than the smallest |x|: min <= max holds.
         return Range(max(self._min, -cut), min(self._max, cut))
+
+    def _threshold(self, histogram: GrowingHistogram, largest: float, options: RangeOptions) -> float:
+        if options.method == "percentile":
+            return histogram.percentile(options.percentile)
+        levels = 255 if options.unsigned and self._min >= 0 else 127
+        search = mse_threshold if options.method == "mse" else entropy_threshold
+        smallest = self._min if self._min > 0 else max(-self._max, 0.0)
+        return max(search(histogram.counts, histogram.width, largest, levels), smallest)
+
+
+class Observations:
+    """What one pass over the data has seen of every tensor; any method's ranges follow from it.
+
+    Args:
+        histograms: names of the tensors to keep a histogram of; None for all. Others range from min to max.
+        bins: of a histogram; None for extremes alone.
+    """
+
+    def __init__(self, bins: int | None = 8192, histograms: frozenset[str] | None = None) -> None:
+        self._bins, self._histograms = bins, histograms
+        self._observers: dict[str, _Observer] = {}
+        self.samples = 0
+
+    def add(self, input_name: str, batch: NDArray[Any], tensors: Mapping[str, NDArray[Any]]) -> None:
+        """Count one batch [N, ...] and every tensor it gave."""
+        self.samples += len(batch)
+        for name, array in ({input_name: batch} | dict(tensors)).items():
+            if name not in self._observers:
+                wanted = self._histograms is None or name in self._histograms
+                self._observers[name] = _Observer(self._bins if wanted else None)
+            self._observers[name].update(name, array)
+
+    def ranges(self, options: RangeOptions) -> dict[str, Range]:
+        return {name: r for name, observer in self._observers.items() if (r := observer.found(options)) is not None}
 
 
 def collect_ranges(
@@ -91,25 +130,26 @@ def collect_ranges(
     Raises:
         InputError: no data, data that is one constant (zero), NaN or infinite numbers in any tensor.
     """
-    observers: dict[str, _Observer] = {}
-    samples = 0
+    observed = Observations(None if options.method == "minmax" else options.bins)
     for batch in batches:
-        samples += len(batch)
-        _observe(observers, input_name, batch, options)
-        for name, array in run(batch).items():
-            _observe(observers, name, array, options)
-    if samples == 0:
+        observed.add(input_name, batch, run(batch))
+    return make_table(observed, input_name, sources, options)
+
+
+def make_table(observed: Observations, input_name: str, sources: Sources, options: RangeOptions) -> RangeTable:
+    """The table of a method.
+
+    Raises:
+        InputError: nothing was observed, or the data was one constant.
+    """
+    if observed.samples == 0:
         raise InputError("there is no calibration data: give at least one batch, INT8 ranges are never invented")
-    ranges = {name: found for name, observer in observers.items() if (found := observer.found()) is not None}
+    ranges = observed.ranges(options)
     data = ranges.get(input_name)
     if data is None or data.min == data.max:
         value = "empty" if data is None else f"the constant {data.min:g}"
-        raise InputError(f"the calibration data is {value} in all {samples} samples; give images of the data set")
+        raise InputError(
+            f"the calibration data is {value} in all {observed.samples} samples; give images of the data set"
+        )
     percentile = options.percentile if options.method == "percentile" else None
-    return RangeTable(ranges, options.method, samples, sources, percentile)
-
-
-def _observe(observers: dict[str, _Observer], name: str, array: NDArray[Any], options: RangeOptions) -> None:
-    if name not in observers:
-        observers[name] = _Observer(options)
-    observers[name].update(name, array)
+    return RangeTable(ranges, options.method, observed.samples, sources, percentile)

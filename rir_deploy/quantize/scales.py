@@ -47,14 +47,14 @@ class Affine:
 
 def symmetric_int8(low: float, high: float, *, half: bool = False) -> Affine:
     """-max|x| .. max|x| onto -127 .. 127; ``half`` makes the scale an FP16 number."""
-    scale = _representable(np.array(max(abs(low), abs(high)) / 127.0), half)
+    scale = representable(np.array(max(abs(low), abs(high)) / 127.0), half)
     return Affine(scale, np.array(0, dtype=np.int8))
 
 
 def asymmetric_uint8(low: float, high: float) -> Affine:
     """low .. high, widened to hold 0 exactly, onto 0 .. 255: zero point 0 where nothing is negative."""
     low, high = min(low, 0.0), max(high, 0.0)
-    scale = _representable(np.array((high - low) / 255.0), half=False)
+    scale = representable(np.array((high - low) / 255.0), half=False)
     zero_point = min(255, round(-low / float(scale)))
     return Affine(scale, np.array(zero_point, dtype=np.uint8))
 
@@ -63,13 +63,13 @@ def weight_scales(weight: Floats, axis: int, limit: int, *, half: bool = False) 
     """One scale a channel of ``axis``: its largest |w| onto ``limit``; 1 for a channel of zeros."""
     others = tuple(other for other in range(weight.ndim) if other != axis)
     largest = np.abs(weight.astype(np.float64)).max(axis=others)
-    return _representable(np.where(largest > 0, largest, float(limit)) / limit, half)
+    return representable(np.where(largest > 0, largest, float(limit)) / limit, half)
 
 
 def scales_for_bias(scales: NDArray[np.float32], bias: Floats, input_scale: NDArray[np.float32]) -> NDArray[np.float32]:
     """Weight scales, raised where the bias in steps of input scale x weight scale would not fit an int32."""
     needed = np.abs(bias.astype(np.float64)) / (_BIAS_LIMIT * float(input_scale))
-    return np.maximum(scales, _representable(needed, half=False))
+    return np.maximum(scales, representable(needed, half=False))
 
 
 def int32_bias(bias: Floats, input_scale: NDArray[np.float32], scales: NDArray[np.float32]) -> Affine:
@@ -77,7 +77,7 @@ def int32_bias(bias: Floats, input_scale: NDArray[np.float32], scales: NDArray[n
     return Affine((input_scale * scales).astype(np.float32), np.zeros(bias.shape, dtype=np.int32), axis=0)
 
 
-def _representable(scale: NDArray[np.float64], half: bool) -> NDArray[np.float32]:
+def representable(scale: Floats, half: bool) -> NDArray[np.float32]:
     """The float32 (or FP16) number next to ``scale``; FP16, being coarse, upwards, so that nothing new saturates."""
     if not half:
         return np.maximum(scale, _SMALLEST).astype(np.float32)

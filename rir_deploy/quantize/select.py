@@ -85,10 +85,19 @@ def _matching(candidates: list[ir.Node], pattern: str) -> list[ir.Node]:
     return found
 
 
+def members_of(model: ir.Model, node: str) -> tuple[str, ...]:
+    """The tensors of the unfolded graph that the node of that label computes."""
+    found = next((one for one in model.graph if label(one) == node), None)
+    return () if found is None else _members(found)
+
+
+def _members(node: ir.Node) -> tuple[str, ...]:
+    return tuple(str(member[0]) for member in json.loads(node.metadata_props.get(_MEMBERS_KEY, "[]")))
+
+
 def _names(node: ir.Node) -> list[str]:
-    members = json.loads(node.metadata_props.get(_MEMBERS_KEY, "[]"))
     tensors = [value.name for value in (*node.outputs, *node.inputs[1:]) if value is not None and value.name]
-    return [label(node), *tensors, *(str(member[0]) for member in members)]
+    return [label(node), *tensors, *_members(node)]
 
 
 def _read(node: ir.Node) -> Weighted | str:

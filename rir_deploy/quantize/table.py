@@ -12,12 +12,16 @@ from typing import Any, Literal, get_args
 
 from rir_deploy.errors import InputError
 
-Method = Literal["minmax", "percentile"]
+Method = Literal["minmax", "percentile", "entropy", "mse"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
-_VERSION = 1
+_VERSION = 2
+# Of equalisation: factors of a million are no longer a rounding matter.
+MAX_EXPONENT = 20
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_KEYS = ("version", "method", "percentile", "samples", "model_sha256", "recipe_sha256", "data_sha256", "ranges")
+_SOURCES = ("model_sha256", "recipe_sha256", "data_sha256")
+_KEYS = ("version", "method", "percentile", "samples", *_SOURCES, "ranges", "exponents", "weights_sha256")
 
 
 @dataclass(frozen=True)
@@ -55,11 +59,14 @@ class RangeTable:
     """Ranges by tensor name.
 
     Attributes:
-        ranges: of every tensor observed.
-        method: "minmax", or "percentile" of the absolute values.
+        ranges: of every tensor observed, in the equalised model where there are ``exponents``.
+        method: how thresholds were found, see `ranges.RangeOptions`.
         samples: images calibrated on, at least 1.
         sources: what the table is bound to.
-        percentile: over 50, up to 100, with the method "percentile"; None with "minmax".
+        percentile: over 50, up to 100, with the method "percentile"; None with others.
+        exponents: of equalisation: powers of two a channel, by the first tensor of each group (`equalize`).
+        weights_sha256: of the file with the rounded weights that belong to the table; None where weights are rounded
+            to the nearest integer.
     """
 
     ranges: Mapping[str, Range]
@@ -67,6 +74,8 @@ class RangeTable:
     samples: int
     sources: Sources
     percentile: float | None = field(default=None)
+    exponents: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    weights_sha256: str | None = None
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -77,7 +86,13 @@ class RangeTable:
             raise InputError(f"the method '{self.method}' does not go with the percentile {self.percentile}")
         if self.percentile is not None and not 50 < self.percentile <= 100:
             raise InputError(f"percentile must be over 50 and up to 100, not {self.percentile}")
+        if self.weights_sha256 is not None and not _SHA256.fullmatch(self.weights_sha256):
+            raise InputError(f"weights_sha256 must be 64 hexadecimal digits in lower case, not {self.weights_sha256!r}")
+        for name, exponents in self.exponents.items():
+            if any(abs(exponent) > MAX_EXPONENT for exponent in exponents):
+                raise InputError(f"the exponents of '{name}' must be -{MAX_EXPONENT} to {MAX_EXPONENT}")
         object.__setattr__(self, "ranges", MappingProxyType(dict(self.ranges)))
+        object.__setattr__(self, "exponents", MappingProxyType(dict(self.exponents)))
 
     def __getitem__(self, name: str) -> Range:
         """The range of one tensor; InputError where it was not observed."""
@@ -115,10 +130,12 @@ class RangeTable:
             "percentile": self.percentile,
             "samples": self.samples,
             **vars(self.sources),
+            "weights_sha256": self.weights_sha256,
+            "exponents": {name: list(exponents) for name, exponents in self.exponents.items()},
             "ranges": {name: [float(found.min), float(found.max)] for name, found in self.ranges.items()},
         }
         text = json.dumps(data, sort_keys=True, allow_nan=False, indent=1)
-        return re.sub(r"\[\s+(\S+),\s+(\S+)\s+\]", r"[\1, \2]", text) + "\n"
+        return re.sub(r"\[[^\[\]{}]*\]", _one_line, text) + "\n"
 
     @staticmethod
     def from_json(text: str) -> RangeTable:
@@ -129,6 +146,11 @@ class RangeTable:
             raise InputError(f"the range table is malformed ({error!r}); calibrate again") from error
         except InputError as error:
             raise InputError(f"the range table is malformed ({error}); calibrate again") from error
+
+
+def _one_line(found: re.Match[str]) -> str:
+    """A list of numbers on one line, so that a change is a line of a diff."""
+    return f"[{' '.join(found.group()[1:-1].split())}]"
 
 
 def _from_data(data: Any) -> RangeTable:
@@ -142,7 +164,21 @@ def _from_data(data: Any) -> RangeTable:
         samples=data["samples"],
         sources=Sources(data["model_sha256"], data["recipe_sha256"], data["data_sha256"]),
         percentile=None if data["percentile"] is None else _number(data["percentile"]),
+        exponents={name: tuple(map(_integer, _list(values))) for name, values in data["exponents"].items()},
+        weights_sha256=data["weights_sha256"],
     )
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"exponents are a list, not {value!r}")
+    return value
+
+
+def _integer(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{value!r} is not an integer")
+    return value
 
 
 def _pair(value: Any) -> list[Any]:

@@ -88,8 +88,30 @@ class Export:
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """A way to quantise; ``sqnr_db`` of the outputs on the images held back, None where there was no choice."""
+
+    method: str
+    rounding: str
+    equalized: bool
+    sqnr_db: float | None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The way taken, and all that were measured, best first."""
+
+    images: Count
+    method: str
+    rounding: str
+    equalized: bool
+    sqnr_db: float | None
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True)
 class Graph:
-    """``kept`` are the nodes that stay in a wider precision than the graph's, and why."""
+    """``kept`` are the nodes that stay in a wider precision than the graph's, and why; ``calibration`` is of INT8."""
 
     name: str
     file: str
@@ -98,6 +120,7 @@ class Graph:
     size_bytes: Count
     sha256: str
     kept: tuple[Kept, ...]
+    calibration: Choice | None
 
 
 @dataclass(frozen=True)

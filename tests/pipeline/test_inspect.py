@@ -115,7 +115,7 @@ def test_a_bundle(bundled: Bundled, rir: Runner) -> None:
 
 
 def test_a_range_table(bundled: Bundled, rir: Runner, tmp_path: Path) -> None:
-    path = bundled.run / "graphs/ranges.json"
+    path = bundled.run / "graphs/int8-cpu.ranges.json"
     written = json.loads(path.read_text())
     found = look(rir, path)
     assert found["kind"] == "ranges"

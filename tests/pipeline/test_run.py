@@ -61,7 +61,7 @@ def test_the_record_names_every_file_with_its_parents(finished: tuple[Path, dict
     fp32 = files["graphs/fp32.onnx"]
     assert fp32["parents"] == [sha256_file(made.checkpoint)]
     assert fp32["sha256"] in files["graphs/int8-cpu.onnx"]["parents"]
-    assert files["graphs/ranges.json"]["sha256"] in files["graphs/int8-cpu.onnx"]["parents"]
+    assert files["graphs/int8-cpu.ranges.json"]["sha256"] in files["graphs/int8-cpu.onnx"]["parents"]
     assert files["engines/onnxruntime-int8/graph.onnx"]["parents"] == [files["graphs/int8-cpu.onnx"]["sha256"]]
     assert {engine["name"]: engine["status"] for engine in record["engines"]} == {
         f"onnxruntime-{precision}": "verified" for precision in ("fp32", "fp16", "int8")
@@ -123,7 +123,7 @@ def test_a_killed_run_continues_to_the_same_result(
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "rir_deploy", "run", str(plan), "-o", str(folder)]
     killed = 0
-    for sign in ("graphs/fp32.onnx", "graphs/ranges.json", "engines/onnxruntime-fp32"):
+    for sign in ("graphs/fp32.onnx", "graphs/int8-cpu.ranges.json", "engines/onnxruntime-fp32"):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
         while process.poll() is None and not (folder / sign).exists() and time.monotonic() < deadline:

@@ -83,7 +83,7 @@ def test_no_data_is_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "entropy"}, "method must be one of minmax, percentile"),
+        ({"method": "mode"}, "method must be one of minmax, percentile, entropy, mse"),
         ({"percentile": 50.0}, "over 50 and up to 100"),
         ({"percentile": 100.1}, "over 50 and up to 100"),
         ({"bins": 1000}, "power of two"),

@@ -1,0 +1,112 @@
+"""How INT8 is calibrated: the options that commands share, and what they say of the outcome."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rir_deploy.cli import common
+
+if TYPE_CHECKING:
+    from rir_deploy.pipeline.calibrate import CalibrationRequest
+    from rir_deploy.pipeline.sensitivity import SearchRequest
+
+_OPTIONS = (
+    click.option("--ranges", type=click.Path(path_type=Path), metavar="FILE", help="Range table made before."),
+    click.option("--samples", type=click.IntRange(1), help="Calibration images."),
+    click.option(
+        "--method",
+        metavar="NAME",
+        help="How a range follows from what was seen: minmax, percentile, entropy, mse, or auto: what fits held-back "
+        "images best.",
+    ),
+    click.option("--percentile", type=float, help="Share of absolute values kept, in percent."),
+    click.option(
+        "--rounding",
+        metavar="NAME",
+        help="Of weights: gptq (second order, the default), mse (nearest, least squared error) or nearest.",
+    ),
+    click.option("--no-equalize", is_flag=True, help="Leave the scales of the channels as they are."),
+    click.option("--no-bias-correction", is_flag=True, help="Leave the biases as they are."),
+    click.option(
+        "--weight-bits",
+        type=int,
+        default=8,
+        show_default=True,
+        help="8, 4 or 3; the first and the last layer keep 8. Few bits make a small file, for ONNX Runtime.",
+    ),
+    click.option(
+        "--max-drop",
+        type=float,
+        metavar="POINTS",
+        help="Largest loss of top-1 on --eval-data: the fewest layers that keep it stay in float.",
+    ),
+    click.option("--eval-data", metavar="SOURCE", help="Labelled images for --max-drop; not those of the proof."),
+)
+
+
+def calibration_options(function: common.Function) -> common.Function:
+    """The options, collected by the command in one dictionary; what is left out is as the recipe says."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def calibration_request(data: str | None, options: dict[str, Any]) -> CalibrationRequest:
+    """What --data and the options ask for."""
+    from rir_deploy.pipeline.calibrate import CalibrationRequest
+
+    return CalibrationRequest(
+        data,
+        options["ranges"],
+        options["samples"],
+        options["method"],
+        options["percentile"],
+        rounding=options["rounding"],
+        equalize=not options["no_equalize"],
+        correct_bias=not options["no_bias_correction"],
+        bits=options["weight_bits"],
+    )
+
+
+def search_request(options: dict[str, Any], *, rank: bool = False) -> SearchRequest | None:
+    """What --max-drop and --eval-data ask for; ``rank`` asks for the ranking alone."""
+    from rir_deploy.pipeline.sensitivity import SearchRequest
+
+    request = SearchRequest(options["max_drop"], options["eval_data"])
+    return request if rank or request.max_drop is not None else None
+
+
+def say_calibration(described: dict[str, Any]) -> None:
+    """What INT8 was calibrated to, and what else was measured."""
+    found = described["calibration"]
+    if found is None or "rounding" not in found:
+        return
+    measured = "" if found["sqnr_db"] is None else f": {found['sqnr_db']:.1f} dB on held-back images"
+    common.say(f"calibrated on {found['images']} images, {_way(found)}{measured}")
+    for other in found["candidates"][1:4]:
+        common.say(f"  next best: {_way(other)}: {other['sqnr_db']:.1f} dB")
+    if described["sensitivity"] is not None:
+        _say_sensitivity(described["sensitivity"])
+
+
+def _way(candidate: dict[str, Any]) -> str:
+    equalized = ", channels equalised" if candidate["equalized"] else ""
+    return f"ranges by {candidate['method']}, weights by {candidate['rounding']}{equalized}"
+
+
+def _say_sensitivity(found: dict[str, Any]) -> None:
+    from rir_deploy.report.console import print_table
+
+    rows = []
+    for place, layer in enumerate(found["layers"]):
+        damage = "none" if layer["sqnr_db"] is None else f"{layer['sqnr_db']:.1f} dB"
+        rows.append((layer["node"], damage, "float" if place < found["kept"] else "INT8", ", ".join(layer["members"])))
+    print_table("each layer quantised alone", ("node", "SQNR", "becomes", "computes"), rows)
+    if found["drop"] is not None:
+        common.say(
+            f"{found['kept']} of {len(rows)} layers stay in float: top-1 drops by {100 * found['drop']:.2f} points on the "
+            "evaluation images"
+        )

@@ -1,0 +1,178 @@
+"""Which layers a quantised graph keeps in float: measured on images, within a budget of accuracy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from rir_deploy.data.dataset import Dataset
+from rir_deploy.engines.base import input_spec
+from rir_deploy.errors import InputError, UsageError
+from rir_deploy.pipeline.calibrate import BATCH, open_session
+from rir_deploy.pipeline.progress import Progress, tracked
+from rir_deploy.pipeline.sources import open_dataset
+from rir_deploy.quantize import QuantizeOptions, Tuned, quantize
+from rir_deploy.quantize.search import LayerDamage, fewest_kept, rank
+from rir_deploy.quantize.select import members_of
+from rir_deploy.recipe import Recipe
+
+# Images a layer is ranked on: the ranking needs no more, and each layer is run on them.
+_IMAGES = 128
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """``max_drop`` in points of top-1 on ``eval_data``; None only ranks the layers.
+
+    Raises:
+        UsageError: one of the two without the other, or a budget that is no share of 100.
+    """
+
+    max_drop: float | None = None
+    eval_data: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.max_drop is None) != (self.eval_data is None):
+            raise UsageError(
+                "--max-drop and --eval-data go together: a budget of top-1, and labelled images to keep it on"
+            )
+        if self.max_drop is not None and not 0 <= self.max_drop < 100:
+            raise UsageError(f"--max-drop {self.max_drop:g} is not a number of points from 0 to under 100")
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """The ranking, worst first, and how many of it stay in float.
+
+    Attributes:
+        images: that the ranking was measured on.
+        drop: of top-1 on the evaluation images with those kept, a fraction; None without a budget.
+        eval_sha256: fingerprint of the evaluation images: they must not be those of the proof.
+    """
+
+    ranking: tuple[LayerDamage, ...]
+    kept: int
+    images: int
+    drop: float | None = None
+    eval_sha256: str | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        layers = [{"node": one.node, "members": list(one.members), "sqnr_db": one.sqnr_db} for one in self.ranking]
+        return {"images": self.images, "kept": self.kept, "drop": self.drop, "layers": layers}
+
+
+def find_sensitivity(
+    model: ir.Model,
+    recipe: Recipe,
+    tuned: Tuned,
+    options: QuantizeOptions,
+    dataset: Dataset,
+    request: SearchRequest,
+    progress: Progress,
+) -> Sensitivity:
+    """Rank every layer of a calibrated model, and choose what stays in float.
+
+    Args:
+        dataset: calibration images, for the ranking.
+
+    Raises:
+        InputError: evaluation images without labels.
+        UsageError: evaluation images that are those of the proof or of calibration.
+        GateError: the budget cannot be kept.
+    """
+    evaluation = _evaluation(recipe, request, dataset)
+    plain = quantize(model, tuned.table, options, tuned.rounded)
+    layers = [(node, members_of(plain.model, node)) for node in plain.quantized]
+    indices = np.linspace(0, len(dataset) - 1, min(_IMAGES, len(dataset)), dtype=np.int64)
+    batches = list(_inputs(model, dataset, indices))
+    reference = _outputs(model, batches)
+    steps = iter(tracked(layers, "ranking layers", len(layers), progress))
+
+    def damage(node: str) -> float | None:
+        next(steps)
+        others = tuple(other for other, _ in layers if other != node)
+        return _sqnr(reference, _outputs(_keeping(model, tuned, options, others), batches))
+
+    ranking = rank(layers, damage)
+    if evaluation is None or request.max_drop is None:
+        return Sensitivity(tuple(ranking), 0, len(indices))
+    top1 = _Top1(evaluation, progress)
+    original = top1(model)
+    drops: dict[tuple[str, ...], float] = {}
+
+    def drop(nodes: tuple[str, ...]) -> float:
+        drops[nodes] = original - top1(_keeping(model, tuned, options, nodes))
+        return drops[nodes]
+
+    kept = fewest_kept(ranking, drop, request.max_drop / 100.0)
+    found = drops[tuple(layer.node for layer in ranking[:kept])]
+    return Sensitivity(tuple(ranking), kept, len(indices), found, evaluation.source.fingerprint())
+
+
+def keep_patterns(nodes: tuple[str, ...]) -> tuple[str, ...]:
+    """Nodes by name as what ``QuantizeOptions.keep`` takes."""
+    return tuple(f"^{re.escape(node)}$" for node in nodes)
+
+
+def _keeping(model: ir.Model, tuned: Tuned, options: QuantizeOptions, nodes: tuple[str, ...]) -> ir.Model:
+    wanted = replace(options, keep=(*options.keep, *keep_patterns(nodes)))
+    return quantize(model, tuned.table, wanted, tuned.rounded).model
+
+
+def _evaluation(recipe: Recipe, request: SearchRequest, calibration: Dataset) -> Dataset | None:
+    if request.eval_data is None:
+        return None
+    dataset = open_dataset(request.eval_data, recipe, "train")
+    if dataset.labels is None:
+        raise InputError(f"'{request.eval_data}' has no labels: a drop of top-1 is measured on labelled images")
+    fingerprint = dataset.source.fingerprint()
+    if fingerprint == calibration.source.fingerprint():
+        raise UsageError("--eval-data names the calibration images; name labelled images that are not among them")
+    if "test" in recipe.data and fingerprint == open_dataset(None, recipe, "test").source.fingerprint():
+        raise UsageError(
+            "--eval-data names the test images of the recipe, which are for the proof; name others, so that the proof "
+            "does not judge what was chosen on it"
+        )
+    return dataset
+
+
+class _Top1:
+    """The share of a data set's images that a graph gets right."""
+
+    def __init__(self, dataset: Dataset, progress: Progress) -> None:
+        self._dataset, self._progress = dataset, progress
+
+    def __call__(self, model: ir.Model) -> float:
+        dataset = self._dataset
+        indices = np.arange(len(dataset))
+        count = -(-len(dataset) // BATCH)
+        batches = tracked(_inputs(model, dataset, indices), "searching", count, self._progress)
+        outputs = np.concatenate(_outputs(model, batches))
+        assert dataset.labels is not None
+        return float((outputs.argmax(axis=1) == dataset.labels).mean())
+
+
+def _inputs(model: ir.Model, dataset: Dataset, indices: NDArray[np.int64]) -> Iterator[NDArray[np.generic]]:
+    raw = input_spec(model).dtype == "uint8"
+    for batch in dataset.batches(BATCH, indices):
+        yield batch.images if raw else batch.tensor(dataset.preprocessing)
+
+
+def _outputs(
+    model: ir.Model, batches: Iterator[NDArray[np.generic]] | list[NDArray[np.generic]]
+) -> list[NDArray[np.float64]]:
+    """The first output of every batch."""
+    name = str(model.graph.outputs[0].name)
+    with open_session(model, ()) as run:
+        return [np.asarray(run(batch)[name], dtype=np.float64) for batch in batches]
+
+
+def _sqnr(reference: list[NDArray[np.float64]], outputs: list[NDArray[np.float64]]) -> float | None:
+    noise = sum(float(((one - other) ** 2).sum()) for one, other in zip(reference, outputs, strict=True))
+    signal = sum(float((one**2).sum()) for one in reference)
+    return 10.0 * float(np.log10(signal / noise)) if noise > 0 and signal > 0 else None

@@ -1,0 +1,191 @@
+"""Cross-layer equalisation: a factor a channel moves from the convolutions that write it to those that read it.
+
+With s > 0: W2 relu(W1 x + b1) = (W2 / s) relu((s W1) x + s b1), a channel at a time (Nagel et al., "Data-Free
+Quantization Through Weight Equalization and Bias Correction", arXiv 1906.04721). One step serves all channels of an
+activation and one all columns of a row of weights, so s trades the rounding of one against that of the other. All
+factors are powers of two: scaling by them is exact in floating point, so the network computes the same bits.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from rir_deploy.errors import InputError
+from rir_deploy.quantize.channels import channel_groups
+from rir_deploy.quantize.table import MAX_EXPONENT
+
+Floats = NDArray[np.float64]
+
+# On a node: its output is 2**e times what it was, one e a channel.
+EQUALIZED_KEY = "rir_deploy.equalized"
+
+_SWEEPS = 4
+# How much of a channel's largest value enters its own step: 0 leaves it, 1 makes all channels equally large.
+_STARTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True)
+class ChannelStatistics:
+    """Of one tensor over calibration, one number a channel: the largest |x| and the mean of x squared."""
+
+    max_abs: Floats
+    mean_square: Floats
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A product that reads the channels: squares of its weights [rows, channels], summed and at most, over the kernel.
+
+    ``gain`` weighs a row's rounding noise by what it does to the output of the layer; 1 / (its output's energy).
+    """
+
+    square_sum: Floats
+    square_max: Floats
+    kernel: int
+    gain: float
+
+
+def choose_exponents(stats: ChannelStatistics, readings: list[Reading], levels: int) -> NDArray[np.int64]:
+    """Powers of two that make the rounding noise of activation and weights together least; 0 for dead channels.
+
+    Args:
+        stats: of the tensor that is rounded to ``levels`` steps of its largest value.
+        readings: of every product that reads it.
+    """
+    alive = stats.max_abs > 0
+    for reading in readings:
+        alive &= reading.square_sum.sum(axis=0) > 0
+    if alive.sum() < 2:
+        return np.zeros(len(alive), dtype=np.int64)
+    reach = np.log2(np.where(alive, stats.max_abs, 1.0))
+    reach = np.where(alive, reach[alive].max() - reach, 0.0)
+    best, least = np.zeros(len(alive), dtype=np.int64), np.inf
+    for start in _STARTS:
+        exponents = np.clip(np.rint(start * reach), -MAX_EXPONENT, MAX_EXPONENT).astype(np.int64)
+        exponents, noise = _descend(exponents, alive, stats, readings, levels)
+        if noise < least * (1 - 1e-9):
+            best, least = exponents, noise
+    return best
+
+
+def _descend(
+    exponents: NDArray[np.int64],
+    alive: NDArray[np.bool_],
+    stats: ChannelStatistics,
+    readings: list[Reading],
+    levels: int,
+) -> tuple[NDArray[np.int64], float]:
+    """Coordinate descent: each channel one step up or down while that helps."""
+    exponents = exponents.copy()
+    least = noise(exponents, stats, readings, levels)
+    for _ in range(_SWEEPS):
+        before = least
+        for channel in np.flatnonzero(alive):
+            for step in (1, -1):
+                exponents[channel] += step
+                value = noise(exponents, stats, readings, levels)
+                if value < least * (1 - 1e-9) and abs(exponents[channel]) <= MAX_EXPONENT:
+                    least = value
+                    break
+                exponents[channel] -= step
+        if least == before:
+            break
+    return exponents, least
+
+
+def noise(exponents: NDArray[np.int64], stats: ChannelStatistics, readings: list[Reading], levels: int) -> float:
+    """Expected square of the rounding noise in the readers' outputs, up to a constant factor.
+
+    A step d rounds with an error of variance d^2 / 12; errors are taken as independent.
+    """
+    square = np.exp2(2.0 * exponents)
+    activation = float((square * stats.max_abs**2).max()) / levels**2
+    total = 0.0
+    for reading in readings:
+        from_activation = activation * (reading.square_sum / square).sum()
+        steps = (reading.square_max / square).max(axis=1) / 127.0**2
+        from_weights = steps.sum() * reading.kernel * (square * stats.mean_square).sum()
+        total += reading.gain * (from_activation + from_weights)
+    return total
+
+
+def equalize(graph: ir.Graph, exponents: Mapping[str, Sequence[int]]) -> None:
+    """Scale the weights of ``graph`` in place, and note on every node by how much its output is scaled.
+
+    Args:
+        exponents: [channels] powers of two, by the name of a group's first tensor. A group that is missing stays.
+
+    Raises:
+        InputError: the graph has no such group of channels: the exponents are another model's.
+    """
+    groups = {str(group.values[0].name): group for group in channel_groups(graph)} if exponents else {}
+    weights: dict[ir.Value, Floats] = {}
+    for name, found in exponents.items():
+        if name not in groups or groups[name].size != len(found):
+            raise InputError(f"the model has no {len(found)} channels '{name}' to equalise; calibrate this model")
+        factors = np.exp2(np.array(found, dtype=np.float64))
+        for node in groups[name].writers:
+            _scale_rows(node, factors, weights)
+        for node in groups[name].readers:
+            _scale_columns(node, 1.0 / factors, weights)
+        for value in groups[name].values:
+            producer = value.producer()
+            assert producer is not None
+            producer.metadata_props[EQUALIZED_KEY] = json.dumps(list(found))
+    for value, array in weights.items():
+        value.const_value = ir.tensor(array.astype(np.float32), name=value.name)
+
+
+def _scale_rows(node: ir.Node, factors: Floats, weights: dict[ir.Value, Floats]) -> None:
+    for value in node.inputs[1:]:
+        if value is not None:
+            array = _array(value, weights)
+            axis = 1 if value is node.inputs[1] and not _rows_first(node) else 0
+            weights[value] = array * factors.reshape([-1 if i == axis else 1 for i in range(array.ndim)])
+
+
+def _scale_columns(node: ir.Node, factors: Floats, weights: dict[ir.Value, Floats]) -> None:
+    value = node.inputs[1]
+    assert value is not None
+    array = _array(value, weights)
+    if node.op_type == "Conv":
+        columns = conv_columns(factors, array.shape, groups_of(node))
+        weights[value] = array * columns.reshape(*columns.shape, *[1] * (array.ndim - 2))
+    else:
+        weights[value] = array * (factors if _rows_first(node) else factors[:, None])
+
+
+def conv_columns(factors: Floats, shape: tuple[int, ...], groups: int) -> Floats:
+    """[channels] spread to the [rows, columns] of a convolution's weight: a row reads the channels of its group."""
+    return np.repeat(factors.reshape(groups, shape[1]), shape[0] // groups, axis=0)
+
+
+def rows_of(node: ir.Node) -> Floats:
+    """The weight of a convolution or product as [rows, columns, kernel]."""
+    value = node.inputs[1]
+    assert value is not None
+    array = _array(value, {})
+    rows = array if _rows_first(node) else array.T
+    return rows.reshape(*rows.shape[:2], -1)
+
+
+def groups_of(node: ir.Node) -> int:
+    return node.attributes["group"].as_int() if "group" in node.attributes else 1
+
+
+def _rows_first(node: ir.Node) -> bool:
+    """Whether axis 0 of the weight counts outputs."""
+    return node.op_type == "Conv" or ("transB" in node.attributes and node.attributes["transB"].as_int() == 1)
+
+
+def _array(value: ir.Value, weights: Mapping[ir.Value, Floats]) -> Floats:
+    if value in weights:
+        return weights[value]
+    assert value.const_value is not None
+    return value.const_value.numpy().astype(np.float64)

@@ -1,0 +1,102 @@
+"""What rounding needs to know of the inputs of every layer: their mean and covariance over calibration."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rir_deploy.quantize.patches import groups_of, patches
+from rir_deploy.quantize.scales import Affine
+from rir_deploy.quantize.select import Weighted
+
+Floats = NDArray[np.float64]
+
+# Positions of a feature map looked at in every image, chosen anew for each batch.
+_POSITIONS = 128
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of the patches that a layer multiplies: ``mean`` [groups, columns], ``covariance`` [groups, columns, columns]."""
+
+    mean: Floats
+    covariance: Floats
+
+
+class MomentObserver:
+    """Sums over batches, in memory that does not grow with them."""
+
+    def __init__(self, layers: Iterable[Weighted]) -> None:
+        self._layers = tuple(layers)
+        self._sums: dict[str, tuple[Floats, Floats, int]] = {}
+        self._batches = 0
+
+    def add(self, tensors: Mapping[str, NDArray[np.floating]]) -> None:
+        """Count one batch; ``tensors`` holds the input of every layer by name, [N, ...]."""
+        for layer in self._layers:
+            name = str(layer.node.outputs[0].name)
+            seed = (zlib.crc32(name.encode()), self._batches)
+            columns = patches(layer, tensors[str(layer.x.name)].astype(np.float32), _POSITIONS, seed)
+            first = columns.sum(axis=1, dtype=np.float64)
+            second = np.matmul(columns.transpose(0, 2, 1), columns).astype(np.float64)
+            old = self._sums.get(name)
+            count = columns.shape[1]
+            self._sums[name] = (
+                (first, second, count) if old is None else (first + old[0], second + old[1], count + old[2])
+            )
+        self._batches += 1
+
+    def moments(self) -> dict[str, Moments]:
+        """By the name of the layer's output."""
+        found = {}
+        for name, (first, second, count) in self._sums.items():
+            mean = first / count
+            found[name] = Moments(mean, second / count - mean[:, :, None] * mean[:, None, :])
+        return found
+
+
+class ShiftObserver:
+    """By how much rounding moves the mean of every channel of a tensor: E[x^ - x]."""
+
+    def __init__(self, affines: Mapping[str, Affine]) -> None:
+        self._affines = dict(affines)
+        self._sums: dict[str, tuple[Floats, int]] = {}
+
+    def add(self, tensors: Mapping[str, NDArray[np.floating]]) -> None:
+        """Count one batch; channels are axis 1."""
+        for name, affine in self._affines.items():
+            x = tensors[name].astype(np.float32)
+            error = _round_trip(x, affine) - x
+            axes = tuple(axis for axis in range(x.ndim) if axis != 1)
+            total, count = error.sum(axis=axes, dtype=np.float64), x.size // x.shape[1]
+            old = self._sums.get(name, (np.zeros_like(total), 0))
+            self._sums[name] = total + old[0], count + old[1]
+
+    def shifts(self) -> dict[str, Floats]:
+        """[channels] by tensor."""
+        return {name: total / count for name, (total, count) in self._sums.items()}
+
+
+def _round_trip(x: NDArray[np.float32], affine: Affine) -> NDArray[np.float32]:
+    """Quantised and dequantised; in float32, which is what the runtimes do."""
+    info = np.iinfo(affine.zero_point.dtype)
+    zero, scale = float(affine.zero_point), np.float32(affine.scale)
+    return np.asarray(np.clip(np.rint(x / scale), info.min - zero, info.max - zero) * scale, dtype=np.float32)
+
+
+def spread(layer: Weighted, shift: Floats) -> Floats:
+    """A shift a channel as one a column of the patches, [groups, columns]; the zeros of padding do not move."""
+    groups = groups_of(layer)
+    if layer.node.op_type != "Conv":
+        return shift[None, :]
+    sizes = layer.x.shape
+    assert sizes is not None
+    known = [size if isinstance(size, int) else 32 for size in list(sizes)[2:]]  # inside of a map of any size
+    ones = np.ones((1, len(shift), *known), dtype=np.float32)
+    inside = patches(layer, ones).mean(axis=1, dtype=np.float64)
+    taps = inside.shape[1] // (len(shift) // groups)
+    return np.asarray(inside * np.repeat(shift.reshape(groups, -1), taps, axis=1))

@@ -1,0 +1,66 @@
+"""Rounded weights on disk: a safetensors file, bound to its range table by the table's ``weights_sha256``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from rir_deploy.errors import InputError
+from rir_deploy.quantize.options import QuantizeOptions
+from rir_deploy.quantize.weights import RoundedWeight
+
+_KEY = "rir_deploy.rounded"
+# Tensors of a layer, by the layer's name, a bar and one of these.
+_PARTS = {"integers": np.int8, "scale": np.float32, "bias": np.float32, "wide": np.int64}
+
+
+def to_bytes(rounded: Mapping[str, RoundedWeight], options: QuantizeOptions) -> bytes:
+    """Equal weights give equal bytes."""
+    tensors = {
+        f"{name}|{part}": np.ascontiguousarray(array)
+        for name, weight in rounded.items()
+        for part in _PARTS
+        if (array := getattr(weight, part)) is not None
+    }
+    return bytes(save(tensors, metadata={_KEY: json.dumps(_made_for(options), sort_keys=True)}))
+
+
+def from_bytes(data: bytes, sha256: str, options: QuantizeOptions) -> dict[str, RoundedWeight]:
+    """Read what `to_bytes` wrote.
+
+    Raises:
+        InputError: the bytes are not those that ``sha256`` names, are malformed, or were made for other options.
+    """
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise InputError("the rounded weights are not those that the range table was made with; calibrate again")
+    try:
+        made_for = _metadata(data)
+        tensors = load(data)
+        weights: dict[str, dict[str, Any]] = {}
+        for key, array in tensors.items():
+            name, _, part = key.rpartition("|")
+            if array.dtype != _PARTS[part]:
+                raise ValueError(f"'{key}' is {array.dtype}")
+            weights.setdefault(name, {"bias": None})[part] = array
+        rounded = {name: RoundedWeight(**parts) for name, parts in weights.items()}
+    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"the rounded weights are malformed ({error!r}); calibrate again") from error
+    if made_for != _made_for(options):
+        asked = ", ".join(f"{key} {value}" for key, value in _made_for(options).items())
+        raise InputError(f"the rounded weights were made for other options than {asked}; calibrate again")
+    return rounded
+
+
+def _made_for(options: QuantizeOptions) -> dict[str, object]:
+    return {"flavour": options.flavour, "rest": options.rest, "reduced_range": options.reduced_range}
+
+
+def _metadata(data: bytes) -> object:
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return json.loads(header["__metadata__"][_KEY])

@@ -1,0 +1,62 @@
+"""Which layers to leave in float: ranked by the damage that quantising each alone does, and as few as will do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from rir_deploy.errors import GateError
+
+
+@dataclass(frozen=True)
+class LayerDamage:
+    """What quantising one layer alone does to the output.
+
+    Attributes:
+        node: the ONNX node.
+        members: tensors of the unfolded graph that it computes; empty in a graph that was not folded.
+        sqnr_db: of the outputs, the layer quantised and all others in float; None where it changes nothing.
+    """
+
+    node: str
+    members: tuple[str, ...]
+    sqnr_db: float | None
+
+
+def rank(layers: Iterable[tuple[str, tuple[str, ...]]], damage: Callable[[str], float | None]) -> list[LayerDamage]:
+    """Every layer (node and members) with its damage, the worst first; ``damage`` is called once a layer."""
+    found = [LayerDamage(node, members, damage(node)) for node, members in layers]
+    return sorted(found, key=lambda layer: float("inf") if layer.sqnr_db is None else layer.sqnr_db)
+
+
+def fewest_kept(ranking: Sequence[LayerDamage], drop: Callable[[tuple[str, ...]], float], max_drop: float) -> int:
+    """How many of the ranking, from its top, have to stay in float to keep within the budget.
+
+    By bisection: ``drop`` is called about log2(layers) times, so that the whole search, ranking included, is linear in
+    the number of layers. It takes the drop to shrink as more layers are kept; the answer is within the budget even
+    where it does not.
+
+    Args:
+        drop: loss of top-1, a fraction, with the named nodes kept.
+        max_drop: the largest loss allowed, a fraction.
+
+    Raises:
+        GateError: not even all of them suffice.
+    """
+    nodes = tuple(layer.node for layer in ranking)
+    if drop(()) <= max_drop:
+        return 0
+    low, high = 0, len(nodes) - 1  # all kept would be no quantisation at all
+    least = drop(nodes[:high]) if high > 0 else float("inf")
+    if least > max_drop:
+        raise GateError(
+            f"a drop of {100 * max_drop:.2f} points cannot be kept: with all layers but one in float it is "
+            f"{100 * least:.2f}; allow more or stay with FP16"
+        )
+    while high - low > 1:
+        middle = (low + high) // 2
+        if drop(nodes[:middle]) <= max_drop:
+            high = middle
+        else:
+            low = middle
+    return high
