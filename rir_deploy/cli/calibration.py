@@ -107,6 +107,6 @@ def _say_sensitivity(found: dict[str, Any]) -> None:
     print_table("each layer quantised alone", ("node", "SQNR", "becomes", "computes"), rows)
     if found["drop"] is not None:
         common.say(
-            f"{found['kept']} of {len(rows)} layers stay in float: top-1 drops by {100 * found['drop']:.2f} points on the "
-            "evaluation images"
+            f"{found['kept']} of {len(rows)} layers stay in float: top-1 drops by {100 * found['drop']:.2f} points "
+            "on the evaluation images"
         )
