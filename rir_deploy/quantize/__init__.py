@@ -1,11 +1,12 @@
 """Post-training quantisation: calibration, rounding, and Q/DQ pairs where each runtime computes on integers."""
 
+from rir_deploy.quantize.fitting import Candidate, TuneOptions
 from rir_deploy.quantize.observe import activation_names, mark_outputs
 from rir_deploy.quantize.options import QuantizeOptions
 from rir_deploy.quantize.quantize import QuantizeResult, quantize
 from rir_deploy.quantize.ranges import RangeOptions, collect_ranges
 from rir_deploy.quantize.table import Range, RangeTable, Sources
-from rir_deploy.quantize.tune import Candidate, Tuned, TuneOptions, tune
+from rir_deploy.quantize.tune import Tuned, tune
 from rir_deploy.quantize.weights import RoundedWeight
 
 __all__ = [

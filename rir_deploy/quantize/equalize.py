@@ -142,6 +142,13 @@ def equalize(graph: ir.Graph, exponents: Mapping[str, Sequence[int]]) -> None:
         value.const_value = ir.tensor(array.astype(np.float32), name=value.name)
 
 
+def exponents_of(value: ir.Value) -> NDArray[np.int64] | None:
+    """By how much `equalize` has scaled the channels of a tensor; None where it has not."""
+    producer = value.producer()
+    text = None if producer is None else producer.metadata_props.get(EQUALIZED_KEY)
+    return None if text is None else np.array(json.loads(text), dtype=np.int64)
+
+
 def _scale_rows(node: ir.Node, factors: Floats, weights: dict[ir.Value, Floats]) -> None:
     for value in node.inputs[1:]:
         if value is not None:

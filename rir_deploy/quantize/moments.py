@@ -16,7 +16,7 @@ from rir_deploy.quantize.select import Weighted
 Floats = NDArray[np.float64]
 
 # Positions of a feature map looked at in every image, chosen anew for each batch.
-_POSITIONS = 128
+_POSITIONS = 64
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,10 @@ class Moments:
 
     mean: Floats
     covariance: Floats
+
+    def scaled(self, factors: Floats) -> Moments:
+        """Of the same inputs times ``factors``, [groups, columns]."""
+        return Moments(self.mean * factors, self.covariance * factors[:, :, None] * factors[:, None, :])
 
 
 class MomentObserver:
@@ -42,7 +46,7 @@ class MomentObserver:
             seed = (zlib.crc32(name.encode()), self._batches)
             columns = patches(layer, tensors[str(layer.x.name)].astype(np.float32), _POSITIONS, seed)
             first = columns.sum(axis=1, dtype=np.float64)
-            second = np.matmul(columns.transpose(0, 2, 1), columns).astype(np.float64)
+            second = np.stack([part.T @ part for part in columns]).astype(np.float64)  # one by one: half the work
             old = self._sums.get(name)
             count = columns.shape[1]
             self._sums[name] = (
@@ -90,7 +94,6 @@ def _round_trip(x: NDArray[np.float32], affine: Affine) -> NDArray[np.float32]:
 
 def spread(layer: Weighted, shift: Floats) -> Floats:
     """A shift a channel as one a column of the patches, [groups, columns]; the zeros of padding do not move."""
-    groups = groups_of(layer)
     if layer.node.op_type != "Conv":
         return shift[None, :]
     sizes = layer.x.shape
@@ -98,5 +101,11 @@ def spread(layer: Weighted, shift: Floats) -> Floats:
     known = [size if isinstance(size, int) else 32 for size in list(sizes)[2:]]  # inside of a map of any size
     ones = np.ones((1, len(shift), *known), dtype=np.float32)
     inside = patches(layer, ones).mean(axis=1, dtype=np.float64)
-    taps = inside.shape[1] // (len(shift) // groups)
-    return np.asarray(inside * np.repeat(shift.reshape(groups, -1), taps, axis=1))
+    return np.asarray(inside * columns_of(layer, shift))
+
+
+def columns_of(layer: Weighted, channels: Floats) -> Floats:
+    """A number a channel of the input as one a column, [groups, columns]."""
+    groups = groups_of(layer)
+    columns = layer.weight_array.size // layer.weight_array.shape[layer.axis]
+    return np.repeat(channels.reshape(groups, -1), columns * groups // len(channels), axis=1)
