@@ -40,7 +40,8 @@ class Group:
 
     @property
     def is_kept(self) -> bool:
-        return self.atoms[0].is_kept
+        """Whether it is a tensor that stays as it is; an overlay of one is not, whatever it passes through."""
+        return self.base is None and self.atoms[0].is_kept
 
 
 @dataclass

@@ -88,6 +88,15 @@ def test_streams_that_never_meet_stay_apart() -> None:
     assert "Slice" not in ops(folded)
 
 
+def test_an_update_of_a_part_of_a_tensor_outside_the_fold() -> None:
+    """The channels before the updated ones are passed through from a tensor that no rule explains."""
+    w = Writer()
+    x = w.input(4)
+    y = w.op("Softmax", [x], 4, axis=1)
+    z = w.concat(w.slice(y, 0, 1), w.add(w.slice(y, 1, 4), w.conv(x, 3)))
+    assert ops(check(w.model(z)))["Conv"] == 1
+
+
 def test_a_reader_of_one_stream_only_keeps_the_streams_apart_there() -> None:
     """The last conv reads t alone: joining r and t before it would make it slice or multiply by zeros."""
     w = Writer()
