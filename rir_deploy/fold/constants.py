@@ -140,12 +140,19 @@ def _is_worth_storing(array: NDArray[np.generic], node: ir.Node) -> bool:
 
 
 class EvaluateConstants(ir.passes.InPlacePass):
-    """Turn every value that does not depend on an input into a weight, so that shapes can be inferred through it."""
+    """Turn every value that does not depend on an input into a weight, so that shapes can be inferred through it.
+
+    ``from_shapes``: as for `Constants`.
+    """
+
+    def __init__(self, from_shapes: bool = False) -> None:
+        super().__init__()
+        self._from_shapes = from_shapes
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         modified = LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model).modified
         graph = model.graph
-        constants = Constants(graph.opset_imports.get("", 0))
+        constants = Constants(graph.opset_imports.get("", 0), self._from_shapes)
         for node in graph:
             output = node.outputs[0]
             array = constants.get(output) if len(node.outputs) == 1 and not output.is_graph_output() else None

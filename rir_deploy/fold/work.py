@@ -18,7 +18,10 @@ _LAYER_OPS = frozenset({"Conv", "Gemm", "MatMul"})
 
 @dataclass(frozen=True)
 class Work:
-    """Counts for one image. ``macs`` are multiply-adds of Conv, Gemm and MatMul; ``params`` the elements of weights."""
+    """Counts for one image. ``macs`` are multiply-adds of Conv, Gemm and MatMul; ``params`` the elements of weights.
+
+    A node whose shapes cannot be found counts no multiply-adds.
+    """
 
     convs: int
     nodes: int
@@ -64,10 +67,22 @@ def layer_macs(model: ir.Model) -> list[tuple[ir.Node, int]]:
     """
     batches = _batch_names(model.graph)
     counts = [(node, _macs(node, batches)) for node in _multiplying(model)]
-    if any(macs is None for _, macs in counts):
-        # Shapes are not all there, or depend on sizes that are not known: infer them at the assumed sizes.
-        counts = [(node, _macs(node, batches)) for node in _multiplying(_at_assumed_sizes(model))]
+    unknown = _unknown(counts)
+    # Shapes are not all there, or depend on sizes that are not known: infer them at the assumed sizes. Exporters
+    # compute pad amounts and shapes with nodes, which inference sees through only once they are weights; what is
+    # computed from an inferred shape is one in the next round.
+    sized = _at_assumed_sizes(model) if unknown else model
+    while unknown:
+        sized = InferShapes()(EvaluateConstants(from_shapes=True)(sized).model).model
+        counts = [(node, _macs(node, batches)) for node in _multiplying(sized)]
+        if _unknown(counts) == unknown:
+            break
+        unknown = _unknown(counts)
     return [(node, macs or 0) for node, macs in counts]
+
+
+def _unknown(counts: list[tuple[ir.Node, int | None]]) -> int:
+    return sum(macs is None for _, macs in counts)
 
 
 def _multiplying(model: ir.Model) -> list[ir.Node]:
@@ -75,6 +90,7 @@ def _multiplying(model: ir.Model) -> list[ir.Node]:
 
 
 def _at_assumed_sizes(model: ir.Model) -> ir.Model:
+    """A copy with inputs of the assumed sizes and no other shapes."""
     sized = model.clone()
     for value in sized.graph.inputs:
         if value.shape is not None:
@@ -84,8 +100,7 @@ def _at_assumed_sizes(model: ir.Model) -> ir.Model:
             output.shape = None
     for value in sized.graph.outputs:
         value.shape = None
-    # Exporters compute pad amounts and shapes with nodes; inference sees through them only once they are weights.
-    return InferShapes()(EvaluateConstants()(sized).model).model
+    return sized
 
 
 def _assumed(size: object, axis: int) -> int:
