@@ -58,10 +58,42 @@ def save_onnx(model: ir.Model, path: Path, *, force: bool) -> None:
 
 
 def graph_sha256(model: ir.Model) -> str:
-    """Hex sha256 of what a model computes: its graph and weights, whatever its metadata says of its past."""
-    proto = ir.to_proto(model)
+    """Hex sha256 of what a model computes: its graph and weights, whatever its metadata says of its past.
+
+    Every weight stands in the graph by its own hash: protobuf could not hold models over 2 GB, and whether a weight
+    lies in the file or beside it makes no difference.
+    """
+    skeleton = model.clone()
+    functions = skeleton.functions.values()
+    for graph in (*skeleton.graphs(), *(graph for function in functions for graph in function.subgraphs())):
+        for value in graph.initializers.values():
+            if value.const_value is not None:
+                value.const_value = _by_hash(value.const_value)
+    for body in (skeleton.graph, *functions):
+        for node in body.all_nodes():
+            for attribute in list(node.attributes.values()):
+                _tensors_by_hash(node, attribute)
+    proto = ir.to_proto(skeleton)
     del proto.metadata_props[:]
     return hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()
+
+
+def _tensors_by_hash(node: ir.Node, attribute: ir.Attr) -> None:
+    if attribute.is_ref():
+        return
+    if attribute.type == ir.AttributeType.TENSOR:
+        node.attributes.add(ir.AttrTensor(attribute.name, _by_hash(attribute.as_tensor())))
+    elif attribute.type == ir.AttributeType.TENSORS:
+        node.attributes.add(ir.AttrTensors(attribute.name, [_by_hash(tensor) for tensor in attribute.as_tensors()]))
+
+
+def _by_hash(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    """A stand-in of 32 bytes: the sha256 of type, shape and numbers. Strings stay."""
+    if tensor.dtype == ir.DataType.STRING:
+        return tensor
+    digest = hashlib.sha256(f"{tensor.dtype.name}{list(tensor.shape)}".encode())
+    digest.update(tensor.tobytes())
+    return ir.tensor(np.frombuffer(digest.digest(), dtype=np.uint8), name=tensor.name)
 
 
 def read_provenance(model: ir.Model) -> Provenance | None:

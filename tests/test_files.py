@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from onnx.reference import ReferenceEvaluator
@@ -74,6 +76,59 @@ def test_what_a_graph_computes_has_a_hash_of_its_own(tmp_path: Path) -> None:
     assert weight.const_value is not None
     weight.const_value = ir.tensor(weight.const_value.numpy() + np.float32(1e-6), name=weight.name)
     assert graph_sha256(first) != graph_sha256(second)
+
+
+def test_the_hash_of_a_graph_does_not_depend_on_where_its_weights_lie(tmp_path: Path) -> None:
+    source = model()
+    ir.save(source, tmp_path / "inside.onnx")
+    ir.save(source, tmp_path / "beside.onnx", external_data="beside.data", size_threshold_bytes=0)
+    inside, beside = (ir.load(tmp_path / f"{name}.onnx") for name in ("inside", "beside"))
+    assert all(isinstance(value.const_value, ir.ExternalTensor) for value in beside.graph.initializers.values())
+    assert graph_sha256(beside) == graph_sha256(inside) == graph_sha256(source)
+    assert all(isinstance(value.const_value, ir.ExternalTensor) for value in beside.graph.initializers.values())
+
+
+def _with_constant(array: np.ndarray[Any, Any]) -> ir.Model:
+    """Weights of a Constant node and of a subgraph: hashed as any other."""
+    tensor = onnx.numpy_helper.from_array(array, "held")
+    inner = [onnx.helper.make_node("Constant", [], ["deep"], value=tensor)]
+    out = onnx.helper.make_tensor_value_info("deep", tensor.data_type, None)
+    branch = onnx.helper.make_graph(inner, "branch", [], [out], [onnx.numpy_helper.from_array(array, "inner")])
+    nodes = [
+        onnx.helper.make_node("Constant", [], ["outer"], value=tensor),
+        onnx.helper.make_node("If", ["condition"], ["y"], then_branch=branch, else_branch=branch),
+    ]
+    condition = onnx.numpy_helper.from_array(np.array(True), "condition")
+    result = onnx.helper.make_tensor_value_info("y", tensor.data_type, None)
+    graph = onnx.helper.make_graph(nodes, "constants", [], [result], [condition])
+    return ir.from_proto(onnx.helper.make_model(graph))
+
+
+def test_the_hash_of_a_graph_sees_type_shape_and_numbers_of_every_tensor() -> None:
+    arrays = (
+        np.zeros((2, 3), np.float32),
+        np.zeros((3, 2), np.float32),
+        np.zeros((2, 3), np.int32),
+        np.array([[0, 0, 0], [0, 0, -0.0]], np.float32),
+        np.array([["a", "b", "c"], ["d", "e", "f"]], dtype=object),
+        np.array([["a", "b", "c"], ["d", "e", "g"]], dtype=object),
+    )
+    assert len({graph_sha256(_with_constant(array)) for array in arrays}) == len(arrays)
+    for array in arrays:
+        assert graph_sha256(_with_constant(array)) == graph_sha256(_with_constant(array.copy()))
+
+
+def test_no_weight_is_serialised_to_hash_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protobuf could not hold them all: what is serialised must not grow with the weights."""
+    w = Writer(dtype=np.float32)
+    large = w.model(w.relu(w.conv(w.conv(w.input(3), 200), 200)))
+    large.graph.append(ir.Node("", "Constant", [], [ir.AttrTensor("value", ir.tensor(np.ones((99, 999), np.float32)))]))
+    protos = []
+    to_proto = ir.to_proto
+    monkeypatch.setattr(ir, "to_proto", lambda model: protos.append(to_proto(model)) or protos[-1])
+    graph_sha256(large)
+    assert len(protos) == 1
+    assert protos[0].ByteSize() < 2000
 
 
 def test_large_weights_go_beside_the_file_and_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

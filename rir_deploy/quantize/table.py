@@ -15,6 +15,7 @@ from rir_deploy.errors import InputError
 Method = Literal["minmax", "percentile", "entropy", "mse"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
+# 2: models are hashed weight by weight; exponents and rounded weights belong to the table.
 _VERSION = 2
 # Of equalisation: factors of a million are no longer a rounding matter.
 MAX_EXPONENT = 20

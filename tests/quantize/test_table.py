@@ -73,6 +73,7 @@ def edited(**changes: object) -> str:
         TABLE.to_json()[:-20],
         "[" * 100_000,
         edited(version=3),
+        edited(version=1),
         edited(extra=1),
         edited(method="mode"),
         edited(method=["minmax"]),
