@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,6 +21,7 @@ import onnx_ir as ir
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.own_process import peak_gb, run_self, write_report
 from rir_deploy.bench.machine import read_machine
 from rir_deploy.fold import FoldOptions
 from rir_deploy.onnx_file import save_onnx
@@ -30,10 +29,6 @@ from rir_deploy.pipeline.fold import fold_file
 from tests.fold.family import Family, build
 
 BLOCKS = 4
-
-
-def peak_gb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def make(folder: Path, width: int) -> dict[str, Any]:
@@ -91,11 +86,6 @@ def run(path: Path) -> list[float]:
     return [float(number) for number in np.ravel(session.run(None, {"x": x})[0])]
 
 
-def in_own_process(step: str, folder: Path, width: int) -> Any:
-    command = [sys.executable, __file__, "--step", step, "--folder", str(folder), "--width", str(width)]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-
-
 def one_step(step: str, folder: Path, width: int) -> Any:
     if step == "make":
         return make(folder, width)
@@ -113,16 +103,12 @@ def main() -> None:
         print(json.dumps(one_step(arguments.step, arguments.folder, arguments.width)))
         return
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
-        steps = {
-            step: in_own_process(step, Path(name), arguments.width) for step in ("make", "fold", "traced", "folded")
-        }
+        given = ("--folder", name, "--width", arguments.width)
+        steps = {step: run_self(__file__, "--step", step, *given) for step in ("make", "fold", "traced", "folded")}
     traced, folded = np.array(steps["traced"]), np.array(steps["folded"])
     error = float(np.abs(traced - folded).max() / np.abs(traced).max())
-    report = {"machine": read_machine().to_dict(), **steps["make"], **steps["fold"], "relative_error": error}
-    text = json.dumps(report, indent=2)
-    if arguments.output:
-        arguments.output.write_text(text + "\n")
-    print(text)
+    figures = {"width": arguments.width, **steps["make"], **steps["fold"], "relative_error": error}
+    write_report({"machine": read_machine().to_dict(), **figures}, arguments.output)
 
 
 if __name__ == "__main__":
