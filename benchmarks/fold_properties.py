@@ -1,19 +1,20 @@
-"""The properties of the fold over thousands of random graphs of the family.
+"""The properties of the fold over thousands of random graphs: RiRs and their relatives, and graphs of no family at all.
 
     python benchmarks/fold_properties.py --count 5000 --seed 0 -o benchmarks/results/fold_properties.json
 
-For every graph: the folded one computes the same (onnx's reference evaluator, float64), costs no more multiply-adds
-and stores no more weights, folds to itself, and comes out the same to the byte. Exits 1 if any graph fails.
+``--count`` graphs of each kind. For every graph: the folded one computes the same (onnx's reference evaluator,
+float64), costs no more multiply-adds and stores no more weights, folds to itself, and comes out the same to the byte;
+a RiR without outer shortcuts is one convolution a block. Exits 1 if any graph fails.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,11 @@ import onnx_ir as ir
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.own_process import write_report
 from rir_deploy.bench.machine import read_machine
 from rir_deploy.fold import FoldResult, fold
-from tests.fold.family import Family, build, sample
+from tests.fold import random_graphs
+from tests.fold.family import CHOICES, Family, build, sample
 from tests.fold.graphs import relative_error
 
 TOLERANCE = 1e-9
@@ -34,19 +37,21 @@ LEFTOVERS = {"Add", "Concat", "Split", "Slice", "Pad", "BatchNormalization", "Mu
 
 @dataclass
 class Tally:
-    """What has been found so far."""
+    """What has been found so far on the graphs of one kind."""
 
     graphs: int = 0
+    folded: int = 0
     failures: list[dict[str, Any]] = field(default_factory=list)
     worst_error: float = 0.0
-    errors_by_decade: Counter[int] = field(default_factory=Counter)
     nodes: list[int] = field(default_factory=lambda: [0, 0])
     convs: list[int] = field(default_factory=lambda: [0, 0])
+    blocks: int = 0
 
-    def add(self, family: Family, result: FoldResult, error: float, broken: list[str]) -> None:
+    def add(self, source: Family | int, result: FoldResult, error: float, broken: list[str]) -> None:
         self.graphs += 1
+        self.folded += result.modified
         self.worst_error = max(self.worst_error, error)
-        self.errors_by_decade[int(f"{max(error, 1e-17):.0e}".split("e")[1])] += 1
+        self.blocks += result.blocks
         for total, before, after in (
             (self.nodes, result.before.nodes, result.after.nodes),
             (self.convs, result.before.convs, result.after.convs),
@@ -54,16 +59,28 @@ class Tally:
             total[0] += before
             total[1] += after
         if broken:
-            self.failures.append({"family": asdict(family), "broken": broken, "error": error})
+            graph = asdict(source) if isinstance(source, Family) else {"seed": source}
+            self.failures.append({"graph": graph, "broken": broken, "error": error})
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "graphs": self.graphs,
+            "folded": self.folded,
+            "failures": self.failures,
+            "worst_relative_error": self.worst_error,
+            "nodes": dict(zip(("before", "after"), self.nodes, strict=True)),
+            "convs": dict(zip(("before", "after"), self.convs, strict=True)),
+            "blocks": self.blocks,
+        }
 
 
 def to_bytes(model: ir.Model) -> bytes:
     return ir.to_proto(model).SerializeToString(deterministic=True)
 
 
-def broken_properties(family: Family) -> tuple[FoldResult, float, list[str]]:
+def broken_properties(source: Family | int) -> tuple[FoldResult, float, list[str]]:
     """The result, its relative error, and the properties that do not hold."""
-    model = build(family)
+    model = build(source) if isinstance(source, Family) else random_graphs.build(source)
     untouched = to_bytes(model)
     result = fold(model)
     error = relative_error(model, result.model)
@@ -76,11 +93,15 @@ def broken_properties(family: Family) -> tuple[FoldResult, float, list[str]]:
         "no more weight bytes": result.after.weight_bytes <= result.before.weight_bytes,
         "idempotent": not again.modified and to_bytes(again.model) == folded,
         "deterministic": to_bytes(fold(model).model) == folded,
-        "modified": result.modified,
         "valid": is_valid(result.model),
     }
-    if family.outer == "none":
-        holds["one convolution a block"] = result.after.convs == 2 + 2 * len(family.layers)
+    if isinstance(source, Family):
+        holds["modified"] = result.modified
+    if isinstance(source, Family) and source.outer == "none":
+        layers = 2 * len(source.layers)
+        holds["one convolution a block"] = result.after.convs == layers + 2
+        # The stem is a block too, the head is none; where channels died, a block may have only one branch left.
+        holds["blocks counted"] = result.blocks == layers + 1 or result.dead_channels > 0
         holds["nothing left over"] = not result.after.ops.keys() & LEFTOVERS
     return result, error, [name for name, holding in holds.items() if not holding]
 
@@ -93,34 +114,39 @@ def is_valid(model: ir.Model) -> bool:
     return True
 
 
+def sources(count: int, seed: int) -> Iterator[tuple[str, Family | int]]:
+    rng = random.Random(seed)
+    for number in range(count):
+        yield "family", sample(rng)
+        yield "random", seed * 1_000_000 + number
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=5000)
+    parser.add_argument("--count", type=int, default=5000, help="graphs of each kind")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
-    rng, tally, start = random.Random(arguments.seed), Tally(), time.perf_counter()
-    for number in range(1, arguments.count + 1):
-        family = sample(rng)
-        tally.add(family, *broken_properties(family))
-        if number % 100 == 0:
-            print(f"{number} graphs, {len(tally.failures)} failures, worst {tally.worst_error:.1e}", file=sys.stderr)
+    tallies, start = {"family": Tally(), "random": Tally()}, time.perf_counter()
+    choices: dict[str, Counter[str]] = {name: Counter() for name in CHOICES}
+    for kind, source in sources(arguments.count, arguments.seed):
+        tallies[kind].add(source, *broken_properties(source))
+        if isinstance(source, Family):
+            for name, counts in choices.items():
+                counts[str(getattr(source, name))] += 1
+        elif tallies[kind].graphs % 100 == 0:
+            found = {name: (len(t.failures), f"{t.worst_error:.1e}") for name, t in tallies.items()}
+            print(f"{tallies[kind].graphs} of each kind: (failures, worst) {found}", file=sys.stderr)
     report = {
         "machine": read_machine().to_dict(),
         "seed": arguments.seed,
         "seconds": round(time.perf_counter() - start, 1),
-        "graphs": tally.graphs,
-        "failures": tally.failures,
-        "worst_relative_error": tally.worst_error,
-        "errors_by_decade": {f"1e{decade}": count for decade, count in sorted(tally.errors_by_decade.items())},
-        "nodes": dict(zip(("before", "after"), tally.nodes, strict=True)),
-        "convs": dict(zip(("before", "after"), tally.convs, strict=True)),
+        "tolerance": TOLERANCE,
+        "kinds": {kind: tally.to_dict() for kind, tally in tallies.items()},
+        "family": {name: dict(sorted(counts.items())) for name, counts in choices.items()},
     }
-    text = json.dumps(report, indent=2)
-    if arguments.output:
-        arguments.output.write_text(text + "\n")
-    print(text)
-    return 1 if tally.failures else 0
+    write_report(report, arguments.output)
+    return 1 if any(tally.failures for tally in tallies.values()) else 0
 
 
 if __name__ == "__main__":

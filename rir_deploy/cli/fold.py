@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 def command(source: Path, output: Path, require: bool, force: bool, as_json: bool) -> None:
     """Fold every block whose branches are affine into one convolution, in any ONNX file.
 
-    The result has the same inputs, outputs and function, and never more multiply-adds or weights.
+    The result has the same inputs, outputs and function, and never more multiply-adds or weights. A folded block is a
+    convolution that does the work of several branches.
     """
     from rir_deploy.fold import FoldOptions
     from rir_deploy.pipeline.fold import fold_file
@@ -42,6 +43,7 @@ def print_fold(result: FoldResult) -> None:
     before, after = result.before, result.after
     kinds = sorted(before.ops.keys() | after.ops.keys(), key=lambda kind: -before.ops.get(kind, 0))
     rows: list[tuple[object, ...]] = [
+        ("folded blocks", "", result.blocks),
         ("nodes", before.nodes, after.nodes),
         *((f"  {kind}", before.ops.get(kind, 0), after.ops.get(kind, 0)) for kind in kinds),
         ("multiply-adds", f"{before.macs / 1e6:,.1f} M", f"{after.macs / 1e6:,.1f} M"),

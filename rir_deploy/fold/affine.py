@@ -64,7 +64,8 @@ class NormalForm:
         if rule is not None and not self._is_constant(node):
             try:
                 self._check_weights(node)
-                form = rule(self, node)
+                found = rule(self, node)
+                form = None if found is None else check_reads(found)
             except RefusalError as refusal:
                 self.refused.append(Refused(node.name or node.outputs[0].name or node.op_type, str(refusal)))
         if form is not None:
@@ -164,6 +165,13 @@ class NormalForm:
 
     def uses(self, value: ir.Value) -> int:
         return len(value.uses()) + value.is_graph_output()
+
+
+def check_reads(form: Affine) -> Affine:
+    """The same map; refused where it is constant (channels of zeros, sliced off again), since no node could make it."""
+    if not any(segment.terms for segment in form.segments):
+        raise RefusalError("its result depends on no input")
+    return form
 
 
 def _pads(node: ir.Node) -> bool:

@@ -8,7 +8,7 @@ from math import gcd, prod
 
 import numpy as np
 
-from rir_deploy.fold.kernels import Array, Axes, Kernel, regroup
+from rir_deploy.fold.kernels import SHORTCUT, Array, Axes, Kernel, regroup
 
 
 def rebox(kernel: Kernel, offsets: Axes, taps: Axes, dilations: Axes) -> Kernel | None:
@@ -60,7 +60,8 @@ def add(a: Kernel, b: Kernel) -> Kernel | None:
     left, right = (rebox(regroup(k, groups), *box) for k in (a, b))
     if left is None or right is None:
         return None
-    return replace(left, weight=left.weight + right.weight)
+    branches = frozenset[str]().union(*(k.branches or {SHORTCUT} for k in (a, b)))
+    return replace(left, weight=left.weight + right.weight, branches=branches)
 
 
 def compose(outer: Kernel, inner: Kernel) -> Kernel | None:
@@ -82,7 +83,16 @@ def compose(outer: Kernel, inner: Kernel) -> Kernel | None:
         offsets=tuple(i + s * o for o, i, s in zip(outer.offsets, inner.offsets, inner.strides, strict=True)),
         dilations=strided if inner.is_single_tap else inner.dilations,
         groups=groups,
+        branches=outer.branches | inner.branches,
     )
+
+
+def composed_macs(outer: Kernel, inner: Kernel) -> int:
+    """What `compose` would cost, without computing it."""
+    if inner.is_diagonal:
+        return outer.macs
+    taps = prod(a * b for a, b in zip(outer.taps, inner.taps, strict=True))
+    return inner.macs if outer.is_diagonal else outer.rows * inner.cols * taps
 
 
 def _covers(inner: Kernel) -> bool:
@@ -119,4 +129,5 @@ def block_matrix(blocks: Sequence[Sequence[Kernel]]) -> Kernel:
     """Ungrouped kernels of equal geometry and box, stacked: blocks[i][j] maps source j to rows i."""
     first = blocks[0][0]
     weight = np.concatenate([np.concatenate([k.weight for k in line], axis=1) for line in blocks], axis=0)
-    return replace(first, weight=weight)
+    branches = frozenset[str]().union(*(kernel.branches for line in blocks for kernel in line))
+    return replace(first, weight=weight, branches=branches)

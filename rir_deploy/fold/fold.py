@@ -13,6 +13,7 @@ from onnx_ir.passes import common
 from rir_deploy.errors import GateError, InputError
 from rir_deploy.fold.affine import NormalForm, Refused
 from rir_deploy.fold.atoms import Atom, Atoms
+from rir_deploy.fold.branches import count_blocks
 from rir_deploy.fold.budget import Plan, tighter
 from rir_deploy.fold.constants import EvaluateConstants
 from rir_deploy.fold.join import partition
@@ -26,10 +27,12 @@ from rir_deploy.fold.work import Work, measure_work
 # Pads, slices and clips took attributes instead of inputs before this opset.
 MIN_OPSET = 11
 
-# Read aloud: functions become plain nodes, constants and what follows from them become weights, shapes become
-# known; then the fold; then what nobody reads any more goes.
+# Read aloud: functions become plain nodes, what nobody reads goes (it would look like a second reader of what it
+# reads), constants and what follows from them become weights, shapes become known; then the fold; then what nobody
+# reads any more goes.
 PREPARE: tuple[Callable[[], ir.passes.PassBase], ...] = (
     common.InlinePass,
+    common.RemoveUnusedNodesPass,
     EvaluateConstants,
     InferShapes,
 )
@@ -53,6 +56,8 @@ class FoldResult:
     """``model`` is a new model; where ``modified`` is False it computes and costs what the given one does.
 
     ``dead_channels``: how many channels went that were zero for every input, or that nothing read.
+    ``blocks``: how many convolutions do the work of several branches: of several convolutions, or of a convolution and
+    an identity, a batch norm alone or an average pool beside it. A batch norm that a convolution took in is no branch.
     """
 
     model: ir.Model
@@ -61,12 +66,14 @@ class FoldResult:
     after: Work
     refused: tuple[Refused, ...]
     dead_channels: int = 0
+    blocks: int = 0
 
     def to_dict(self) -> dict[str, object]:
         before, after = self.before.to_dict(), self.after.to_dict()
         counts = {key: {"before": before[key], "after": after[key]} for key in before}
         refused = [{"node": refusal.node, "reason": refusal.reason} for refusal in self.refused]
-        return {"modified": self.modified, **counts, "dead_channels": self.dead_channels, "refused": refused}
+        done = {"modified": self.modified, "blocks": self.blocks, "dead_channels": self.dead_channels}
+        return {**done, **counts, "refused": refused}
 
 
 def fold(model: ir.Model, options: FoldOptions = FoldOptions()) -> FoldResult:
@@ -111,8 +118,7 @@ def _fold_within_budget(model: ir.Model) -> FoldResult:
     before = measure_work(model)
     plan: Plan | None = Plan()
     while plan is not None:
-        folded, refused, dead = _fold_settled(model, plan)
-        after = measure_work(folded)
+        folded, after, refused, dead = _fold_settled(model, before, plan)
         excess = after.weight_bytes - before.weight_bytes
         plan = tighter(plan, _prepared(model), excess) if excess > 0 else None
     grown = after.macs > before.macs or after.weight_bytes > before.weight_bytes
@@ -121,7 +127,7 @@ def _fold_within_budget(model: ir.Model) -> FoldResult:
         refused = (*refused, Refused("graph", reason))
     if grown or not _is_better(before, after):
         return FoldResult(model.clone(), False, before, before, refused)
-    return FoldResult(folded, True, before, after, refused, dead)
+    return FoldResult(folded, True, before, after, refused, dead, count_blocks(folded.graph))
 
 
 def _is_better(before: Work, after: Work) -> bool:
@@ -142,16 +148,19 @@ def _prepared(model: ir.Model) -> ir.Model:
     return prepared
 
 
-def _fold_settled(model: ir.Model, plan: Plan) -> tuple[ir.Model, tuple[Refused, ...], int]:
-    """As `_fold_graph`; where channels went, what is left may fold further, so fold until nothing does."""
-    folded, refused, dead = _fold_graph(model, plan)
-    total = dead
-    while dead:
+def _fold_settled(model: ir.Model, before: Work, plan: Plan) -> tuple[ir.Model, Work, tuple[Refused, ...], int]:
+    """The model folded until nothing folds further, its work, what was refused, and how many dead channels went.
+
+    Once channels are gone, or two readers of a tensor have become one, what is left may fold in ways that it did not
+    before. Folding the result again therefore changes nothing.
+    """
+    folded, work = model, before
+    again, refused, dead = _fold_graph(model, plan)
+    total = 0
+    while _is_better(work, after := measure_work(again)):
+        folded, work, total = again, after, total + dead
         again, _, dead = _fold_graph(folded, plan)
-        if not _is_better(measure_work(folded), measure_work(again)):
-            break
-        folded, total = again, total + dead
-    return folded, refused, total
+    return folded, work, refused, total
 
 
 def _fold_graph(model: ir.Model, plan: Plan) -> tuple[ir.Model, tuple[Refused, ...], int]:

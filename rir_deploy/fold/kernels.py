@@ -21,10 +21,17 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Axes = tuple[int, ...]
 
+# The name of a branch that is no convolution: an identity, a batch norm alone, an average pool.
+SHORTCUT = ""
+
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
-    """``weight`` is float64 [rows, cols / groups, *taps]; the other fields have one entry a spatial axis."""
+    """``weight`` is float64 [rows, cols / groups, *taps]; the fields after it have one entry a spatial axis.
+
+    ``branches`` names what went into it: the convolutions it was made of, and `SHORTCUT` for anything else that was
+    added to them. No arithmetic depends on it.
+    """
 
     weight: Array
     strides: Axes
@@ -32,6 +39,7 @@ class Kernel:
     offsets: Axes
     dilations: Axes
     groups: int = 1
+    branches: frozenset[str] = frozenset()
 
     @property
     def rows(self) -> int:

@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from rir_deploy.fold.algebra import block_matrix
 from rir_deploy.fold.atoms import Atom, Read, rows_of
+from rir_deploy.fold.branches import note_branches
 from rir_deploy.fold.forms import Extents, Segment
 from rir_deploy.fold.join import Group, geometry
 from rir_deploy.fold.kernels import Array, Kernel
@@ -149,7 +150,9 @@ class GroupLowering:
         inputs = [source, self._writer.constant(kernel.weight, f"{label}.weight", source)]
         if bias.any():
             inputs.append(self._writer.constant(bias, f"{label}.bias", source))
-        return self._describe(self._writer.node("Conv", inputs, attributes, label), group, group.atoms[0].inner)
+        result = self._describe(self._writer.node("Conv", inputs, attributes, label), group, group.atoms[0].inner)
+        note_branches(self._writer.nodes[-1], kernel.branches)
+        return result
 
     def _normalization(self, source: ir.Value, scale: Array, bias: Array, group: Group) -> tuple[ir.Value, Array]:
         """A scale and an offset a channel: one node that does both, unless its constants are too many."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 
 from rir_deploy.fold import kernels
 from rir_deploy.fold.affine import NormalForm, RefusalError
-from rir_deploy.fold.algebra import apply_to_bias, compose
+from rir_deploy.fold.algebra import apply_to_bias, compose, composed_macs
 from rir_deploy.fold.attributes import int_of, ints_of, name_of, string_of
+from rir_deploy.fold.branches import branches_of
 from rir_deploy.fold.forms import Affine, Extents, Segment, Term, extents_after, scale_form
 from rir_deploy.fold.kernels import Array, Axes, Kernel
 from rir_deploy.fold.sums import merge_terms
@@ -31,7 +34,7 @@ def conv(nf: NormalForm, node: ir.Node) -> Affine | None:
     kernel = _conv_kernel(node, weight.astype(np.float64), form.extents)
     if kernel.cols != form.channels or kernel.rows % kernel.groups:
         raise RefusalError(f"its weight reads {kernel.cols} channels where its input has {form.channels}")
-    result = _convolve(nf, node, kernel, form)
+    result = _convolve(nf, node, replace(kernel, branches=branches_of(node)), form)
     offset = np.broadcast_to(np.asarray(bias, dtype=np.float64), (kernel.rows,))
     return scale_form(result, np.ones(kernel.rows), offset)
 
@@ -105,16 +108,14 @@ def _through(
 
 
 def compose_segment(kernel: Kernel, segment: Segment, shared: bool) -> tuple[Term, ...] | None:
+    # What the inner convolutions cost goes away only if nobody else needs their result.
+    saved = 0 if shared else sum(0 if t.kernel.is_diagonal else t.kernel.macs for t in segment.terms)
+    if sum(composed_macs(kernel, term.kernel) for term in segment.terms) > kernel.macs + saved:
+        return None
     terms = []
     for term in segment.terms:
         inner = compose(kernel, term.kernel)
         if inner is None:
             return None
         terms.append(Term(term.source, term.start, term.stop, inner))
-    area = int(np.prod(kernel.strides))
-    # What the inner convolutions cost goes away only if nobody else needs their result.
-    saved = 0 if shared else sum(0 if t.kernel.is_diagonal else t.kernel.macs for t in segment.terms)
-    spent = sum(term.kernel.macs for term in terms)
-    if spent > kernel.macs + saved * area or spent > kernel.macs + saved:
-        return None
     return tuple(terms)

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from rir_deploy.fold import kernels, rules_border
-from rir_deploy.fold.affine import NormalForm, RefusalError
+from rir_deploy.fold.affine import NormalForm, RefusalError, check_reads
 from rir_deploy.fold.attributes import axis_of, ints_of, string_of
 from rir_deploy.fold.forms import Affine, Extent, Segment, cuts_around_groups, extents_after, take_channels
 from rir_deploy.fold.kernels import Kernel
@@ -36,7 +36,7 @@ def split(nf: NormalForm, node: ir.Node) -> Affine | None:
         raise RefusalError("its sizes are not constants")
     borders = [0, *np.cumsum(sizes).tolist()]
     _check_cuts(form, set(borders))
-    parts = [take_channels(form, *r) for r in itertools.pairwise(borders)]
+    parts = [check_reads(take_channels(form, *r)) for r in itertools.pairwise(borders)]
     for output, part in list(zip(node.outputs, parts, strict=True))[1:]:
         nf.forms[output] = part
     return parts[0]

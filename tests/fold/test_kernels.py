@@ -76,6 +76,7 @@ def test_compose(inner: Kernel, data: st.DataObject) -> None:
     middle = apply(inner, x)
     assume(min(middle.shape) > 0)
     np.testing.assert_allclose(apply(composed, x), apply(outer, middle), atol=1e-12)
+    assert algebra.composed_macs(outer, inner) == composed.macs
 
 
 def test_compose_refuses_what_is_not_exact_at_the_border() -> None:
