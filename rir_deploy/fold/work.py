@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from math import prod
 
 import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass
 
 from rir_deploy.fold.constants import EvaluateConstants
 from rir_deploy.fold.shapes import InferShapes
@@ -35,7 +36,9 @@ class Work:
 
 
 def measure_work(model: ir.Model) -> Work:
-    """Count what a model costs. The model is not changed; dynamic sizes are taken as `ASSUMED_SIZE`."""
+    """Count what a model costs, functions and all. It is not changed; dynamic sizes are taken as `ASSUMED_SIZE`."""
+    if model.functions:
+        model = InlinePass()(model.clone()).model
     floats = [
         tensor for tensor in _weights(model.graph) if tensor.dtype.is_floating_point() or tensor.dtype.bitwidth <= 8
     ]
@@ -67,22 +70,10 @@ def layer_macs(model: ir.Model) -> list[tuple[ir.Node, int]]:
     """
     batches = _batch_names(model.graph)
     counts = [(node, _macs(node, batches)) for node in _multiplying(model)]
-    unknown = _unknown(counts)
-    # Shapes are not all there, or depend on sizes that are not known: infer them at the assumed sizes. Exporters
-    # compute pad amounts and shapes with nodes, which inference sees through only once they are weights; what is
-    # computed from an inferred shape is one in the next round.
-    sized = _at_assumed_sizes(model) if unknown else model
-    while unknown:
-        sized = InferShapes()(EvaluateConstants(from_shapes=True)(sized).model).model
-        counts = [(node, _macs(node, batches)) for node in _multiplying(sized)]
-        if _unknown(counts) == unknown:
-            break
-        unknown = _unknown(counts)
+    if any(macs is None for _, macs in counts):
+        # Shapes are not all there, or depend on sizes that are not known: infer them at the assumed sizes.
+        counts = [(node, _macs(node, batches)) for node in _multiplying(_at_assumed_sizes(model))]
     return [(node, macs or 0) for node, macs in counts]
-
-
-def _unknown(counts: list[tuple[ir.Node, int | None]]) -> int:
-    return sum(macs is None for _, macs in counts)
 
 
 def _multiplying(model: ir.Model) -> list[ir.Node]:
@@ -90,7 +81,6 @@ def _multiplying(model: ir.Model) -> list[ir.Node]:
 
 
 def _at_assumed_sizes(model: ir.Model) -> ir.Model:
-    """A copy with inputs of the assumed sizes and no other shapes."""
     sized = model.clone()
     for value in sized.graph.inputs:
         if value.shape is not None:
@@ -100,6 +90,12 @@ def _at_assumed_sizes(model: ir.Model) -> ir.Model:
             output.shape = None
     for value in sized.graph.outputs:
         value.shape = None
+    # Exporters compute pad amounts and shapes with nodes; inference sees through them only once they are weights, and
+    # those computed from an inferred shape become weights in the round after.
+    modified = True
+    while modified:
+        InferShapes()(EvaluateConstants()(sized).model)
+        modified = EvaluateConstants(from_shapes=True)(sized).modified
     return sized
 
 

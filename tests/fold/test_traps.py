@@ -125,3 +125,29 @@ def test_parts_of_different_precision_keep_their_own() -> None:
     assert types == [ir.DataType.FLOAT, ir.DataType.FLOAT16]
     assert relative_error(model, result.model) < 1e-2
     onnx.checker.check_model(ir.to_proto(result.model), full_check=True)
+
+
+def test_a_graph_of_functions() -> None:
+    """As older exporters write modules: each block is a call, with weights of its own."""
+    w = Writer()
+    x = w.input(3)
+    y = w.relu(w.add(w.bn(w.conv(x, 3)), w.bn(w.conv(x, 3, 1)), x))
+    proto = ir.to_proto(w.model(y))
+    weights = list(proto.graph.initializer)
+    names = [tensor.name for tensor in weights]
+    block = helper.make_function("blocks", "Block", [x, *names], [y], proto.graph.node, proto.opset_import)
+    for tensor in weights:
+        proto.graph.initializer.add().CopyFrom(tensor)
+        proto.graph.initializer[-1].name = f"{tensor.name}_2"
+    del proto.graph.node[:], proto.graph.value_info[:]
+    first = helper.make_node("Block", [x, *names], ["middle"], domain="blocks")
+    second = helper.make_node("Block", ["middle", *(f"{name}_2" for name in names)], [y], domain="blocks")
+    proto.graph.node.extend([first, second])
+    proto.functions.append(block)
+    proto.opset_import.append(helper.make_opsetid("blocks", 1))
+    model = ir.from_proto(proto)
+    result = fold(model)
+    assert (result.before.convs, result.before.ops["Relu"]) == (4, 2)
+    assert result.blocks == 2
+    assert ops(result.model) == {"Conv": 2, "Relu": 2}
+    assert relative_error(model, result.model) < 1e-9
