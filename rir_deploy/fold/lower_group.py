@@ -139,11 +139,14 @@ class GroupLowering:
 
     def _conv(self, source: ir.Value, kernel: Kernel, bias: Array, group: Group) -> ir.Value:
         before, after = kernel.pads
+        crops = [[min(pad, 0) for pad in side] for side in (before, after)]
+        if any(crops[0] + crops[1]):  # a convolution cannot crop
+            source = self._tensors.shift(source, *crops)
         attributes: Attributes = {
             "dilations": list(kernel.dilations),
             "group": kernel.groups,
             "kernel_shape": list(kernel.taps),
-            "pads": [*before, *after],
+            "pads": [max(pad, 0) for pad in (*before, *after)],
             "strides": list(kernel.strides),
         }
         label = _label(group, "conv")

@@ -135,7 +135,10 @@ class _Builder:
         return self.put(first, self.sizes[x])
 
     def pad(self, x: str) -> str:
-        low, high, top, left, bottom, right = (self.rng.choice((0, 0, 1)) for _ in range(6))
+        low, high = (self.rng.choice((0, 0, 1)) for _ in range(2))
+        # Negative amounts crop.
+        sides = (-1, 0, 1) if min(self.sizes[x]) > 2 else (0, 1)
+        top, left, bottom, right = (self.rng.choice(sides) for _ in range(4))
         amounts = self.w.constant(np.array([0, low, top, left, 0, high, bottom, right], dtype=np.int64))
         height, width = self.sizes[x]
         name = self.w.op("Pad", [x, amounts], self.w.channels[x] + low + high)
