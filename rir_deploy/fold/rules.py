@@ -120,6 +120,13 @@ def channel_vector(array: NDArray[np.generic] | None, form: Affine) -> Array | N
     return np.broadcast_to(array.astype(np.float64).reshape(-1), (form.channels,))
 
 
+def _refuse(reason: str) -> Rule:
+    def rule(nf: NormalForm, node: ir.Node) -> Affine | None:
+        raise RefusalError(reason)
+
+    return rule
+
+
 RULES: dict[str, Rule] = {
     "Conv": conv,
     "BatchNormalization": _batch_normalization,
@@ -139,4 +146,6 @@ RULES: dict[str, Rule] = {
     "Transpose": rules_border.transpose,
     "Expand": rules_border.expand,
     **dict.fromkeys(sorted(POINTWISE | POOLING), channelwise),
+    **dict.fromkeys(("ConvInteger", "QLinearConv"), _refuse("it computes in integers; fold before quantising")),
+    **dict.fromkeys(("If", "Loop", "Scan"), _refuse("it is control flow: what is inside stays as it is")),
 }

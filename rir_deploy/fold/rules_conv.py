@@ -23,9 +23,8 @@ def conv(nf: NormalForm, node: ir.Node) -> Affine | None:
         raise RefusalError("the shape of its input is not known: no channel count to fold over")
     weight = nf.constants.get(node.inputs[1])
     if weight is None:
-        raise RefusalError(
-            f"its weight '{name_of(node.inputs[1])}' is not a constant (a graph input, or computed at run time)"
-        )
+        name = name_of(node.inputs[1])
+        raise RefusalError(f"its weight '{name}' is not a constant (a graph input, quantised, or computed at run time)")
     bias = nf.constants.get(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else 0.0
     if bias is None:
         raise RefusalError(f"its bias '{name_of(node.inputs[2])}' is not a constant")
