@@ -8,7 +8,7 @@ from math import gcd, prod
 
 import numpy as np
 
-from rir_deploy.fold.kernels import SHORTCUT, Array, Axes, Kernel, regroup
+from rir_deploy.fold.kernels import SHORTCUT, Array, Axes, Kernel, canonical_dilations, regroup
 
 
 def rebox(kernel: Kernel, offsets: Axes, taps: Axes, dilations: Axes) -> Kernel | None:
@@ -81,7 +81,7 @@ def compose(outer: Kernel, inner: Kernel) -> Kernel | None:
         strides=tuple(o * i for o, i in zip(outer.strides, inner.strides, strict=True)),
         growth=tuple(i + s * o for o, i, s in zip(outer.growth, inner.growth, inner.strides, strict=True)),
         offsets=tuple(i + s * o for o, i, s in zip(outer.offsets, inner.offsets, inner.strides, strict=True)),
-        dilations=strided if inner.is_single_tap else inner.dilations,
+        dilations=canonical_dilations(strided if inner.is_single_tap else inner.dilations, weight.shape[2:]),
         groups=groups,
         branches=outer.branches | inner.branches,
     )

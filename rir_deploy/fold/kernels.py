@@ -114,7 +114,12 @@ def convolution(weight: Array, strides: Axes, pads: Axes, dilations: Axes, group
     taps = weight.shape[2:]
     before, after = pads[:axes], pads[axes:]
     growth = tuple(b + a - d * (t - 1) for b, a, d, t in zip(before, after, dilations, taps, strict=True))
-    return Kernel(weight, strides, growth, tuple(-b for b in before), dilations, groups)
+    return Kernel(weight, strides, growth, tuple(-b for b in before), canonical_dilations(dilations, taps), groups)
+
+
+def canonical_dilations(dilations: Axes, taps: Axes) -> Axes:
+    """1 where there is one tap, which nothing can spread: equal kernels have equal boxes."""
+    return tuple(d if tap > 1 else 1 for d, tap in zip(dilations, taps, strict=True))
 
 
 def diagonal(scale: Array, axes: int) -> Kernel:
