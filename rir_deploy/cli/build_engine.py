@@ -12,6 +12,35 @@ from rir_deploy.cli.calibration import calibration_options, calibration_request,
 from rir_deploy.errors import UsageError
 
 
+def _tensorrt_options(function: common.Function) -> common.Function:
+    """What only TensorRT's builder knows."""
+    options = (
+        click.option("--workspace", type=int, metavar="MIB", help="TensorRT: GPU memory a kernel may use."),
+        click.option("--builder-level", type=int, metavar="0-5", help="TensorRT: how long to search for kernels."),
+        click.option(
+            "--timing-cache",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="TensorRT: kernel timings, read and written; a second build is faster.",
+        ),
+        click.option("--version-compatible", is_flag=True, help="TensorRT: the engine loads in later versions too."),
+        click.option(
+            "--hardware-compatible",
+            metavar="LEVEL",
+            help="TensorRT: ampere-plus or same-capability; the engine runs on those GPUs too.",
+        ),
+        click.option("--refit", is_flag=True, help="TensorRT, RTX: the engine's weights can be replaced later."),
+        click.option(
+            "--strip-weights",
+            is_flag=True,
+            help="TensorRT, RTX: leave the weights out of the engine; loading takes them from the graph beside it.",
+        ),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
 @click.command("build-engine", short_help="Build an engine from a checkpoint or an ONNX file.")
 @click.argument("source", metavar="MODEL", type=click.Path(path_type=Path))
 @common.output_option("Folder to write: engine, manifest and the graph it was built from.")
@@ -23,9 +52,10 @@ from rir_deploy.errors import UsageError
     default="auto",
     show_default=True,
     metavar="NAME",
-    help="auto, tensorrt, tensorrt-rtx, openvino or onnxruntime.",
+    help="auto, tensorrt, tensorrt-rtx, openvino, onnxruntime, onnxruntime-cuda or onnxruntime-rtx.",
 )
 @click.option("--target", metavar="SM,...", help="GPUs to build for (sm75,sm80,sm86,sm89,sm120,sm121): TensorRT-RTX.")
+@_tensorrt_options
 @common.recipe_option
 @common.model_option
 @common.data_option
@@ -49,6 +79,13 @@ def command(
     int8: bool,
     backend: str,
     target: str | None,
+    workspace: int | None,
+    builder_level: int | None,
+    timing_cache: Path | None,
+    version_compatible: bool,
+    hardware_compatible: str | None,
+    refit: bool,
+    strip_weights: bool,
     recipe: str | None,
     factory: str | None,
     data: str | None,
@@ -62,7 +99,9 @@ def command(
     """Build an engine from MODEL, a checkpoint, an ONNX file or a bundle; the stages before it are run where needed.
 
     --backend auto takes the first that really works here and says which. TensorRT-RTX builds with no GPU at all.
+    Precision is in the graph; no option of the builder changes it.
     """
+    from rir_deploy.engines.tensorrt_options import TensorRtOptions
     from rir_deploy.pipeline.build import BuildRequest
     from rir_deploy.pipeline.build_bundled import build_engine
     from rir_deploy.pipeline.lower import PRECISIONS
@@ -80,6 +119,9 @@ def command(
         keep,
         common.batch_range(batch),
         tuple(name.strip() for name in target.split(",")) if target else (),
+        TensorRtOptions(
+            workspace, builder_level, timing_cache, version_compatible, hardware_compatible, refit, strip_weights
+        ),
         fold=not no_fold,
         command=common.command_line(),
     )

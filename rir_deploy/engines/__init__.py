@@ -10,6 +10,8 @@ from rir_deploy.errors import unknown_name
 
 BACKENDS: dict[str, str] = {
     "onnxruntime": "rir_deploy.engines.onnxruntime",
+    "onnxruntime-cuda": "rir_deploy.engines.onnxruntime_cuda",
+    "onnxruntime-rtx": "rir_deploy.engines.onnxruntime_rtx",
     "openvino": "rir_deploy.engines.openvino",
     "tensorrt": "rir_deploy.engines.tensorrt",
     "tensorrt-rtx": "rir_deploy.engines.tensorrt_rtx",

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import onnx_ir as ir
-from google.protobuf.message import EncodeError
 from numpy.typing import NDArray
 
+from rir_deploy.engines.tensorrt_options import TensorRtOptions
 from rir_deploy.errors import InputError, UsageError
 
+if TYPE_CHECKING:
+    from rir_deploy.engines.manifest import Manifest
+
 Array = NDArray[np.generic]
-Opened = TypeVar("Opened", bound="SessionBase")
 
 Progress = Callable[[str, int, int], None]
 """Called with a phase's name, the steps done and the steps in all."""
@@ -56,12 +58,28 @@ class BatchRange:
 class BuildOptions:
     """``targets`` are compute capabilities ("sm89"), for backends that build for a machine other than this one.
 
-    ``on_progress`` hears of the steps of a build where the runtime reports them; an exception from it ends the build.
+    ``tensorrt`` is for TensorRT and TensorRT-RTX alone. ``on_progress`` hears of the steps of a build where the runtime
+    reports them; an exception from it ends the build.
     """
 
     batch: BatchRange = BatchRange()
     targets: tuple[str, ...] = ()
+    tensorrt: TensorRtOptions = TensorRtOptions()
     on_progress: Progress | None = None
+
+
+@dataclass(frozen=True)
+class GpuOptions:
+    """How TensorRT and TensorRT-RTX run an engine.
+
+    Attributes:
+        cuda_graph: replay the engine's kernels as one CUDA graph, captured for each batch size in turn.
+        runtime_cache: file in which TensorRT-RTX keeps the kernels it compiles; read when the engine is loaded,
+            written when it is closed. It holds native code: name only a file of your own.
+    """
+
+    cuda_graph: bool = False
+    runtime_cache: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -80,20 +98,21 @@ class Availability:
 class Built:
     """What a backend made: ``file`` (inside the engine folder) and what it found out about it.
 
-    ``extra_files`` are further names in that folder without which the engine does not load: a manifest must vouch for
-    them too.
+    ``gpu`` is the one it was built on, for backends that tie an engine to it. ``extra_files`` are further names in that
+    folder without which the engine does not load: a manifest must vouch for them too.
     """
 
     file: str
     backend: str
     backend_version: str
     targets: tuple[str, ...] = ()
+    gpu: str = ""
     realized: Mapping[str, object] = field(default_factory=dict)
     extra_files: tuple[str, ...] = ()
 
 
 class Session(Protocol):
-    """A loaded engine. Use as a context manager: leaving it frees the device."""
+    """A loaded engine, for any number of threads. Use as a context manager: leaving it frees the device."""
 
     @property
     def input(self) -> TensorSpec: ...
@@ -102,60 +121,70 @@ class Session(Protocol):
     def outputs(self) -> Sequence[TensorSpec]: ...
 
     @property
+    def batches(self) -> tuple[int, int] | None:
+        """The smallest and the largest batch that the engine itself takes; None where it takes any."""
+        ...
+
+    @property
     def runs_on(self) -> str:
         """The runtime, provider and precision that really run, e.g. "onnxruntime 1.19 CPUExecutionProvider"."""
         ...
 
     def run(self, batch: Array) -> dict[str, Array]:
-        """All outputs by name for one input batch [N, ...]."""
+        """All outputs by name for one input batch [N, ...].
+
+        Raises:
+            InputError: the batch is not of the shape, type or size that the engine takes.
+            UsageError: the session is closed.
+            BackendError: the device failed.
+        """
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Free what the session holds; a second call does nothing."""
+        ...
 
     def __enter__(self) -> Session: ...
 
     def __exit__(self, *exception: object) -> None: ...
 
 
-class SessionBase:
-    """What all sessions share; a backend writes ``run``, ``runs_on`` and ``close``, and sets the specs."""
-
-    _input: TensorSpec
-    _outputs: tuple[TensorSpec, ...]
-
-    @property
-    def input(self) -> TensorSpec:
-        return self._input
-
-    @property
-    def outputs(self) -> Sequence[TensorSpec]:
-        return self._outputs
-
-    def close(self) -> None:
-        raise NotImplementedError
-
-    def __enter__(self: Opened) -> Opened:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-
 class Backend(Protocol):
-    """One runtime. ``build`` and ``load`` raise BackendError where the runtime or hardware is not there."""
+    """One runtime. ``build`` and ``load`` raise BackendError where the runtime or hardware is not there.
+
+    ``precisions`` are those of the graphs that it computes as they say: a backend that would compute INT8 in float does
+    not take INT8.
+    """
 
     name: str
+    precisions: tuple[str, ...]
 
     def availability(self) -> Availability: ...
+
+    def check(self, precision: str | None, options: BuildOptions) -> None:
+        """Refuse, before any work is done, what this backend does not do: UsageError with the way out.
+
+        ``precision`` is that of the graph to come, None where it is not known yet.
+        """
+        ...
 
     def build(self, model: ir.Model, folder: Path, options: BuildOptions) -> Built:
         """Write the engine for ``model`` into ``folder`` and say what was built."""
         ...
 
-    def load(self, engine: Path, threads: int | None = None, *, exclusive: bool = False) -> Session:
+    def mismatch(self, manifest: Manifest) -> str | None:
+        """Why an engine of that manifest is not for this machine's runtime or GPU; None where it may be."""
+        ...
+
+    def load(
+        self, engine: Path, threads: int | None = None, *, exclusive: bool = False, gpu: GpuOptions = GpuOptions()
+    ) -> Session:
         """Open an engine file. The caller has checked its manifest.
 
         ``exclusive``: nothing else computes in this process, so idle threads may spin while they wait for work.
+
+        Raises:
+            UsageError: an option does not apply to this backend.
         """
         ...
 
@@ -169,6 +198,23 @@ def input_spec(model: ir.Model) -> TensorSpec:
     return _spec(inputs[0])
 
 
+def fit_batch(spec: TensorSpec, batch: BatchRange) -> BatchRange:
+    """The batch sizes that an engine of this input takes: those asked for, or the only one that the model has.
+
+    Raises:
+        InputError: the model's only batch size is not among those asked for.
+    """
+    fixed = spec.shape[0]
+    if fixed is None:
+        return batch
+    if not batch.min <= fixed <= batch.max:
+        raise InputError(
+            f"the model takes batches of {fixed} only, outside of {batch.min} to {batch.max}; "
+            "export it with a dynamic batch or change --batch"
+        )
+    return BatchRange(fixed, fixed, fixed)
+
+
 def output_specs(model: ir.Model) -> tuple[TensorSpec, ...]:
     return tuple(_spec(value) for value in model.graph.outputs)
 
@@ -178,32 +224,3 @@ def _spec(value: ir.Value) -> TensorSpec:
         raise InputError(f"the model's tensor '{value.name}' has no type or shape; export it with both")
     shape = tuple(size if isinstance(size, int) else None for size in value.shape)
     return TensorSpec(value.name, str(value.dtype.numpy()), shape)
-
-
-def model_bytes(model: ir.Model) -> bytes:
-    """A model as one self-contained ONNX file in memory, its weights inside.
-
-    Raises:
-        InputError: it is larger than the 2 GB that one protobuf message can hold.
-    """
-    ir.external_data.load_to_model(model)  # a reference to a file beside the source would dangle elsewhere
-    try:
-        return bytes(ir.to_proto(model).SerializeToString())
-    except (ValueError, EncodeError) as error:
-        raise InputError(
-            "the model is larger than the 2 GB of one ONNX file; build it with --backend onnxruntime"
-        ) from error
-
-
-def check_batch(batch: Array, spec: TensorSpec) -> None:
-    """Refuse a batch that the input does not take: InputError naming both shapes."""
-    fits = batch.ndim == len(spec.shape) and all(
-        want is None or want == have for want, have in zip(spec.shape, batch.shape, strict=True)
-    )
-    if not fits or batch.dtype != np.dtype(spec.dtype):
-        wanted = "x".join("N" if size is None else str(size) for size in spec.shape)
-        given = "x".join(map(str, batch.shape))
-        raise InputError(
-            f"the input '{spec.name}' takes {spec.dtype} {wanted}, not {batch.dtype} {given}; "
-            "check the image size and the recipe"
-        )

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rir_deploy.artifacts import sha256_file
+from rir_deploy.engines import BACKENDS
 from rir_deploy.engines.base import TensorSpec
 from rir_deploy.errors import InputError
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = 1
+# A manifest is some kB; what is larger is none.
+_MAX_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,10 @@ class FileRecord:
 class Manifest:
     """What an engine is and where it comes from.
 
-    ``graph`` is the ONNX that it was built from, kept beside it; ``extra`` are further files the engine consists of;
-    ``ranges`` is the table the graph was made with, where there was one.
+    ``precision`` is the graph's, what was asked for; ``realized`` is what the runtime says it made of it. ``graph`` is
+    the ONNX that it was built from, kept beside it; ``extra`` are further files the engine consists of; ``ranges`` is
+    the table the graph was made with, where there was one. ``gpu`` is the one it was built on and is tied to,
+    ``targets`` are the GPUs it runs on, ``options`` the builder's beside the graph.
     """
 
     backend: str
@@ -45,6 +51,8 @@ class Manifest:
     extra: tuple[FileRecord, ...] = ()
     ranges: FileRecord | None = None
     targets: tuple[str, ...] = ()
+    gpu: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
     realized: dict[str, Any] = field(default_factory=dict)
     host: dict[str, str] = field(default_factory=dict)
     command: str = ""
@@ -76,12 +84,12 @@ def read_manifest(folder: Path) -> Manifest:
         InputError: there is none, or it is malformed or of a format this version does not know.
     """
     path = folder / MANIFEST_NAME
+    if not path.exists():
+        raise InputError(f"'{folder}' is not an engine: it has no {MANIFEST_NAME}; build one with build-engine")
     try:
+        if not _is_plain_file(path, MANIFEST_NAME) or path.stat().st_size > _MAX_BYTES:
+            raise ValueError("not a plain file of a manifest's size")
         data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(
-            f"'{folder}' is not an engine: it has no {MANIFEST_NAME}; build one with build-engine"
-        ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"'{path}' is not readable JSON; {_rebuild({})}") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
@@ -92,35 +100,61 @@ def read_manifest(folder: Path) -> Manifest:
         raise InputError(f"'{path}' is malformed ({error!r}); {_rebuild(data)}") from error
 
 
-def check_engine(folder: Path) -> Manifest:
+def check_engine(folder: Path, *, trust: bool = False) -> Manifest:
     """Read a manifest and check that the files beside it are the ones it vouches for.
+
+    ``trust`` takes the files as they are; they still have to be in the folder.
 
     Raises:
         InputError: with the command that rebuilds the engine.
     """
     manifest = read_manifest(folder)
+    if manifest.backend not in BACKENDS:
+        raise InputError(
+            f"'{folder}' names the backend '{manifest.backend}', which there is not; {rebuild_hint(manifest)}"
+        )
     for record in (manifest.engine, manifest.graph, *manifest.extra, *([manifest.ranges] if manifest.ranges else [])):
         path = folder / record.name
-        if Path(record.name).name != record.name or path.is_symlink() or not path.is_file():
-            raise InputError(f"'{folder}' has no file '{record.name}', which its manifest names; {_hint(manifest)}")
-        if sha256_file(path) != record.sha256:
+        if not _is_plain_file(path, record.name):
             raise InputError(
-                f"'{path}' is not the file that its manifest vouches for (sha256 differs); {_hint(manifest)}"
+                f"'{folder}' has no file {record.name!r}, which its manifest names; {rebuild_hint(manifest)}"
+            )
+        if not trust and sha256_file(path) != record.sha256:
+            raise InputError(
+                f"'{path}' is not the file that its manifest vouches for (sha256 differs); {rebuild_hint(manifest)}"
             )
     return manifest
 
 
-def _hint(manifest: Manifest) -> str:
+def rebuild_hint(manifest: Manifest) -> str:
+    """ "rebuild it with: rir-deploy build-engine ...", by the command that the manifest records."""
     return _rebuild({"command": manifest.command})
 
 
+def _is_plain_file(path: Path, name: str) -> bool:
+    """Whether a name is that of a file in the folder itself, and no link to elsewhere."""
+    try:
+        return Path(name).name == name and not path.is_symlink() and path.is_file()
+    except (OSError, ValueError):  # longer than a file system allows, or not a name at all
+        return False
+
+
 def _rebuild(data: dict[str, Any]) -> str:
+    """A manifest is not trusted: what is shown of its command is one that this tool could have written."""
     command = data.get("command")
-    return f"rebuild it with: {command}" if command and isinstance(command, str) else "rebuild it with build-engine"
+    try:
+        words = shlex.split(command) if isinstance(command, str) and command.isprintable() else []
+    except ValueError:
+        words = []
+    if words[:2] == ["rir-deploy", "build-engine"] and shlex.join(words) == command:
+        return f"rebuild it with: {command}"
+    return "rebuild it with build-engine"
 
 
 def _parse(data: dict[str, Any]) -> Manifest:
-    low, opt, high = (int(size) for size in data["batch"])
+    low, opt, high = (_count(size) for size in data["batch"])
+    if not 1 <= low <= opt <= high:
+        raise ValueError(f"batch {low}, {opt}, {high}")
     return Manifest(
         backend=_text(data, "backend"),
         backend_version=_text(data, "backend_version"),
@@ -134,26 +168,38 @@ def _parse(data: dict[str, Any]) -> Manifest:
         batch=(low, opt, high),
         extra=tuple(_file(item) for item in data["extra"]),
         ranges=None if data["ranges"] is None else _file(data["ranges"]),
-        targets=tuple(str(target) for target in data["targets"]),
+        targets=tuple(_printable(target) for target in data["targets"]),
+        gpu=_text(data, "gpu"),
+        options=dict(data["options"]),
         realized=dict(data["realized"]),
         host={str(key): str(value) for key, value in dict(data["host"]).items()},
-        command=_text(data, "command"),
+        command=str(data["command"]),
         created=_text(data, "created"),
         tool=_text(data, "tool"),
     )
 
 
 def _text(data: dict[str, Any], key: str) -> str:
-    value = data[key]
-    if not isinstance(value, str):
-        raise TypeError(f"{key} is not text")
+    return _printable(data[key])
+
+
+def _printable(value: object) -> str:
+    """Text that may be shown: a terminal obeys what is not printable."""
+    if not isinstance(value, str) or not value.isprintable():
+        raise TypeError(f"{value!r:.80} is not plain text")
+    return value
+
+
+def _count(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise TypeError(f"{value!r:.80} is not a count")
     return value
 
 
 def _file(data: dict[str, Any]) -> FileRecord:
-    return FileRecord(_text(data, "name"), _text(data, "sha256"), int(data["size_bytes"]))
+    return FileRecord(_text(data, "name"), _text(data, "sha256"), _count(data["size_bytes"]))
 
 
 def _tensor(data: dict[str, Any]) -> TensorSpec:
-    shape = tuple(None if size is None else int(size) for size in data["shape"])
+    shape = tuple(None if size is None else _count(size) for size in data["shape"])
     return TensorSpec(_text(data, "name"), _text(data, "dtype"), shape)

@@ -22,12 +22,15 @@ from rir_deploy.engines.base import (
     Availability,
     BuildOptions,
     Built,
-    SessionBase,
+    GpuOptions,
     TensorSpec,
-    check_batch,
     input_spec,
-    model_bytes,
 )
+from rir_deploy.engines.folder import nothing_left
+from rir_deploy.engines.graph import graph_precision, model_bytes
+from rir_deploy.engines.manifest import Manifest
+from rir_deploy.engines.session import SessionBase
+from rir_deploy.engines.tensorrt_options import refuse_all_options
 from rir_deploy.errors import BackendError, InputError, UsageError
 
 DEVICE = "CPU"
@@ -40,6 +43,7 @@ class OpenVinoSession(SessionBase):
     """One infer request on one stream, tuned for latency. ``threads`` None leaves the number to OpenVINO."""
 
     def __init__(self, engine: Path, threads: int | None = None) -> None:
+        super().__init__()
         ov = _runtime()
         core = ov.Core()
         model = _read(core, str(engine), f"'{engine}'")
@@ -73,8 +77,7 @@ class OpenVinoSession(SessionBase):
         """The hint, and how many layers of a kind run in each precision: {"hint": "f32", "conv": {"u8": 18}}."""
         return {"hint": self.hint, **executed_precisions(self._compiled), "runs_on": self.runs_on}
 
-    def run(self, batch: Array) -> dict[str, Array]:
-        check_batch(batch, self._input)
+    def _run(self, batch: Array) -> dict[str, Array]:
         try:
             results = self._request.infer({0: np.ascontiguousarray(batch)}, share_inputs=True)
         except RuntimeError as error:
@@ -82,12 +85,13 @@ class OpenVinoSession(SessionBase):
             raise InputError(f"OpenVINO cannot run a batch of {len(batch)}: {reason}") from error
         return {spec.name: results[i] for i, spec in enumerate(self._outputs)}
 
-    def close(self) -> None:
+    def _close(self) -> None:
         self._request = self._compiled = None
 
 
 class OpenVinoBackend:
     name = "openvino"
+    precisions: tuple[str, ...] = ("fp32", "fp16", "int8")
 
     def availability(self) -> Availability:
         try:
@@ -96,20 +100,33 @@ class OpenVinoBackend:
             return Availability(self.name, False, False, None, str(error), _INSTALL)
         return Availability(self.name, True, True, version, "", _INSTALL)
 
+    def check(self, precision: str | None, options: BuildOptions) -> None:
+        if options.targets:
+            raise UsageError("OpenVINO's engine runs on any CPU: leave --target out")
+        refuse_all_options(options.tensorrt, "OpenVINO")
+
     def build(self, model: ir.Model, folder: Path, options: BuildOptions) -> Built:
         """Write the IR, then load it once: an engine that does not load is not built."""
         ov = _runtime()
-        if options.targets:
-            raise UsageError("OpenVINO's engine runs on any CPU: leave --target out")
+        self.check(graph_precision(model), options)
         input_spec(model)
         path = folder / "engine.xml"
-        # Weights keep their type: by default they would be rounded to FP16 here, whatever the graph says.
-        ov.save_model(_read(ov.Core(), model_bytes(model), "the model"), path, compress_to_fp16=False)
-        with OpenVinoSession(path) as session:
-            realized = session.realized
+        with nothing_left(folder):
+            # Weights keep their type: by default they would be rounded to FP16 here, whatever the graph says.
+            ov.save_model(_read(ov.Core(), model_bytes(model), "the model"), path, compress_to_fp16=False)
+            with OpenVinoSession(path) as session:
+                realized = session.realized
         return Built(path.name, self.name, _version(ov), realized=realized, extra_files=("engine.bin",))
 
-    def load(self, engine: Path, threads: int | None = None, *, exclusive: bool = False) -> OpenVinoSession:
+    def mismatch(self, manifest: Manifest) -> str | None:
+        """An IR is bound neither to a machine nor to a version."""
+        return None
+
+    def load(
+        self, engine: Path, threads: int | None = None, *, exclusive: bool = False, gpu: GpuOptions = GpuOptions()
+    ) -> OpenVinoSession:
+        if gpu != GpuOptions():
+            raise UsageError("CUDA graphs and runtime caches are TensorRT's: OpenVINO has none")
         return OpenVinoSession(engine, threads)
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections import deque
-from dataclasses import dataclass
-from functools import cache
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import cast
 
+from rir_deploy.engines.tensorrt_api import TensorRt
 from rir_deploy.errors import BackendError
 
 
 @dataclass(frozen=True)
 class Flavour:
-    """``portable``: builds without a GPU, for GPUs that are named; otherwise for the GPU of this machine alone."""
+    """``portable``: builds without a GPU, for GPUs that are named; otherwise for the GPU of this machine alone.
+
+    ``refused`` maps options of `TensorRtOptions` that would have no effect, or do not work, to the reason.
+    """
 
     backend: str
     module: str
@@ -23,6 +26,7 @@ class Flavour:
     install: str
     oldest: tuple[int, int]
     portable: bool
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 TENSORRT = Flavour(
@@ -42,10 +46,18 @@ RTX = Flavour(
     install='python -m pip install "rir-deploy[rtx]"',
     oldest=(1, 0),
     portable=True,
+    # Tried with RTX 1.7.1: levels 0 to 5 give the same bytes, the timing cache is a no-op since 1.2 by its own words,
+    # the compatibility level too, and there is no lean runtime for it.
+    refused={
+        "builder_level": "TensorRT-RTX builds the same engine at every level",
+        "timing_cache": "TensorRT-RTX times nothing while it builds, so a timing cache has no effect there",
+        "version_compatible": "TensorRT-RTX's engines load in the version that built them only",
+        "hardware": "TensorRT-RTX builds for the GPUs that --target names",
+    },
 )
 
 
-def load_module(flavour: Flavour) -> Any:
+def load_module(flavour: Flavour) -> TensorRt:
     """Import the runtime.
 
     Raises:
@@ -53,53 +65,11 @@ def load_module(flavour: Flavour) -> Any:
     """
     try:
         module = importlib.import_module(flavour.module)
-    except (ImportError, OSError) as error:
+        found = str(module.__version__)  # type stubs alone make a module without one
+    except (ImportError, OSError, AttributeError) as error:
         raise BackendError(f"{flavour.label} is not installed; run: {flavour.install}") from error
-    version = tuple(int(part) for part in re.findall(r"\d+", str(module.__version__))[:2])
+    version = tuple(int(part) for part in re.findall(r"\d+", found)[:2])
     if version < flavour.oldest:
         oldest = ".".join(map(str, flavour.oldest))
-        raise BackendError(
-            f"{flavour.label} {module.__version__} is too old; install {oldest} or later: {flavour.install}"
-        )
-    return module
-
-
-@cache
-def logger_of(module: Any) -> Any:
-    """The one logger of a TensorRT module, which collects what goes wrong and prints nothing.
-
-    One for the process, because TensorRT keeps the first that it is given and may ignore any other ("ILogger" in its
-    API reference): an error of a second build would otherwise reach the logger of the first.
-    """
-
-    class Collector(module.ILogger):  # type: ignore[misc]  # its type is known at run time only
-        def __init__(self) -> None:
-            module.ILogger.__init__(self)
-            self.errors: deque[str] = deque(maxlen=100)
-
-        def log(self, severity: Any, text: str) -> None:
-            if severity.name in ("ERROR", "INTERNAL_ERROR"):
-                self.errors.append(text)
-
-    return Collector()
-
-
-def last_error(logger: Any) -> str:
-    """The last error that the logger heard of, without its source locations; forgets the rest."""
-    text = str(logger.errors[-1]) if logger.errors else "no reason given"
-    logger.errors.clear()
-    return clean(text)
-
-
-def clean(text: str) -> str:
-    """A TensorRT message as a user can read it.
-
-    "IBuilder::build: Error Code 4: API Usage Error (no profile. In validate at /_src/x.cpp:4)" becomes
-    "API Usage Error: no profile".
-    """
-    inner = re.search(r"Error Code \d+: ([^(]*)\((.*)\)\s*$", text, re.DOTALL)
-    if inner:
-        text = f"{inner[1].strip()}: {inner[2]}"
-    text = re.sub(r"\s*In \S+ at \S+?:\d+\)?", "", text)
-    text = re.sub(r"(?:Myelin: )?\[\w+\.cpp:[\w: ]*\]\s*|^\w+\.cpp:\d+:\s*", "", text)
-    return " ".join(text.split()).rstrip(" .")
+        raise BackendError(f"{flavour.label} {found} is too old; install {oldest} or later: {flavour.install}")
+    return cast(TensorRt, module)

@@ -26,6 +26,11 @@ class Gpu:
         """As `--target` writes it: "sm89"."""
         return f"sm{self.capability[0]}{self.capability[1]}"
 
+    @property
+    def label(self) -> str:
+        """ "NVIDIA GeForce RTX 4090 (sm89)"."""
+        return f"{self.name} ({self.target})"
+
 
 @dataclass(frozen=True)
 class NoGpu:
@@ -36,9 +41,8 @@ class NoGpu:
 
 def probe_gpu(driver: Any = None) -> Gpu | NoGpu:
     """The first GPU that the driver shows to this process. ``driver`` is the loaded driver library; None loads it."""
-    try:
-        library: Any = ctypes.CDLL(_library_name()) if driver is None else driver
-    except OSError:
+    library = _driver() if driver is None else driver
+    if library is None:
         return NoGpu("no NVIDIA driver")
     status = int(library.cuInit(0))
     if status != 0:
@@ -52,6 +56,22 @@ def probe_gpu(driver: Any = None) -> Gpu | NoGpu:
     library.cuDeviceGetName(name, len(name), device)
     major, minor = (_attribute(library, which, device) for which in (_CAPABILITY_MAJOR, _CAPABILITY_MINOR))
     return Gpu(name.value.decode(errors="replace"), (major, minor))
+
+
+def cuda_version(driver: Any = None) -> str | None:
+    """The newest CUDA that the driver runs, "13.0"; None without a driver. ``driver`` as `probe_gpu` takes it."""
+    library = _driver() if driver is None else driver
+    number = ctypes.c_int(0)
+    if library is None or library.cuDriverGetVersion(ctypes.byref(number)) != 0:
+        return None
+    return f"{number.value // 1000}.{number.value % 1000 // 10}"
+
+
+def _driver() -> Any:
+    try:
+        return ctypes.CDLL(_library_name())
+    except OSError:
+        return None
 
 
 def _attribute(library: Any, which: int, device: ctypes.c_int) -> int:

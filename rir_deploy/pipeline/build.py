@@ -14,8 +14,10 @@ import onnx_ir as ir
 from rir_deploy import __version__
 from rir_deploy.artifacts import Provenance, atomic_folder, check_output, sha256_file
 from rir_deploy.engines import BACKENDS, get_backend
-from rir_deploy.engines.base import GRAPH_NAME, BatchRange, BuildOptions, Built, input_spec, output_specs
+from rir_deploy.engines.base import GRAPH_NAME, BatchRange, BuildOptions, Built, fit_batch, input_spec, output_specs
+from rir_deploy.engines.graph import graph_precision
 from rir_deploy.engines.manifest import Manifest, record_file, write_manifest
+from rir_deploy.engines.tensorrt_options import TensorRtOptions
 from rir_deploy.errors import BackendError, UsageError
 from rir_deploy.fold import fold
 from rir_deploy.onnx_file import load_onnx, read_provenance, save_onnx, write_provenance
@@ -38,8 +40,8 @@ AUTO_ORDER = tuple(name for name in ("tensorrt", "openvino", "onnxruntime") if n
 class BuildRequest:
     """What to build.
 
-    ``precision`` None takes an ONNX file as it is, and a checkpoint in FP32. ``command`` is recorded in the manifest:
-    the line that builds the engine again.
+    ``precision`` None takes an ONNX file as it is, and a checkpoint in FP32. ``tensorrt`` is for its builder alone.
+    ``command`` is recorded in the manifest: the line that builds the engine again.
     """
 
     source: Path
@@ -51,6 +53,7 @@ class BuildRequest:
     keep: tuple[str, ...] = ()
     batch: BatchRange = BatchRange()
     targets: tuple[str, ...] = ()
+    tensorrt: TensorRtOptions = TensorRtOptions()
     fold: bool = True
     command: str = ""
 
@@ -115,9 +118,11 @@ def build_engine(request: BuildRequest, output: Path, *, force: bool, progress: 
         raise UsageError("calibration images and ranges are for --int8 and --fp16; leave them out, or name a precision")
     check_output(output, force=force)
     backend = get_backend(choose_backend(request.backend))
+    options = BuildOptions(request.batch, request.targets, request.tensorrt, _phases(backend.name, progress))
+    backend.check(request.precision, options)
     graph, parents = _graph(request, progress)
+    batch = fit_batch(input_spec(graph), request.batch)
     lowered = _lower(graph, request, backend.name, progress)
-    options = BuildOptions(request.batch, request.targets, _phases(backend.name, progress))
     with atomic_folder(output, force=force) as folder:
         save_onnx(lowered.model, folder / GRAPH_NAME, force=False)
         if lowered.table is not None:
@@ -128,23 +133,37 @@ def build_engine(request: BuildRequest, output: Path, *, force: bool, progress: 
         built_in = time.perf_counter() - building
         check_realized(lowered.precision, built)
         progress(f"building for {backend.name}", 1, 1)
-        manifest = _manifest(request, lowered.model, built, parents, folder)
+        manifest = _manifest(replace(request, batch=batch), lowered.model, built, parents, folder)
         write_manifest(folder, manifest)
     return EngineBuilt(output, manifest, lowered, built_in, time.perf_counter() - started)
 
 
 def check_realized(precision: str, built: Built) -> None:
-    """A runtime may compute a quantised graph in float and say nothing: where it tells what it does, hold it to it.
+    """A runtime may compute a graph in another precision and say nothing: where it tells what it does, hold it to it.
+
+    CPUs are held to INT8 alone: that they store FP16 and compute in FP32 is known of them, and said.
 
     Raises:
-        BackendError: the graph is INT8 and none of its convolutions is.
+        BackendError: none of the convolutions of an INT8 or FP16 graph is computed in that.
     """
+    wanted = {"int8": {"u8", "i8"}, "fp16": {"f16"}}.get(precision)
+    if wanted is None or (precision == "fp16" and not built.backend.startswith("tensorrt")):
+        return
     kinds = built.realized.get("conv")
-    if precision == "int8" and isinstance(kinds, dict) and kinds and not {"u8", "i8"} & kinds.keys():
-        raise BackendError(
-            f"{built.backend} computes no convolution of the INT8 graph in integers here ({kinds}); "
-            "build for another backend, or in FP32"
-        )
+    if not isinstance(kinds, dict) or not kinds or wanted & kinds.keys():
+        return
+    counts = ", ".join(f"{count} in {kind}" for kind, count in kinds.items())
+    kind = "in integers" if precision == "int8" else "in FP16"
+    raise BackendError(
+        f"{built.backend} computes no convolution of the {precision} graph {kind} here ({counts}); {_way_out(built)}"
+    )
+
+
+def _way_out(built: Built) -> str:
+    """With Turing among the targets, TensorRT-RTX makes the engine float for all of them (seen with 1.7.1)."""
+    if "sm75" in built.targets:
+        return "build for sm75 on its own, in FP16"
+    return "build for another backend, or in FP32"
 
 
 def _phases(name: str, progress: Progress) -> Progress:
@@ -155,7 +174,7 @@ def _phases(name: str, progress: Progress) -> Progress:
 def _lower(model: ir.Model, request: BuildRequest, backend: str, progress: Progress) -> Lowered:
     """The graph in the precision asked for, quantised the way the backend computes in integers."""
     provenance = read_provenance(model)
-    present = "fp32" if provenance is None else provenance.precision
+    present = graph_precision(model) if provenance is None else provenance.precision
     if present != "fp32":
         if request.precision not in (None, present):
             raise UsageError(
@@ -180,7 +199,7 @@ def _graph(request: BuildRequest, progress: Progress) -> tuple[ir.Model, dict[st
         )
         return exported.model, exported.provenance.parents
     model = load_onnx(request.source)
-    before = read_provenance(model) or Provenance(tool=f"rir-deploy {__version__}")
+    before = read_provenance(model) or Provenance(tool=f"rir-deploy {__version__}", precision=graph_precision(model))
     parents = {**before.parents, "onnx": sha256_file(request.source)}
     recipe = before.recipe if request.recipe is None else choose_recipe(request.recipe, before.recipe).to_dict()
     stages = before.stages
@@ -197,7 +216,7 @@ def _manifest(request: BuildRequest, model: ir.Model, built: Built, parents: dic
     return Manifest(
         backend=built.backend,
         backend_version=built.backend_version,
-        precision="fp32" if provenance is None else provenance.precision,
+        precision=graph_precision(model) if provenance is None else provenance.precision,
         engine=record_file(folder / built.file),
         graph=record_file(folder / GRAPH_NAME),
         input=input_spec(model),
@@ -208,6 +227,8 @@ def _manifest(request: BuildRequest, model: ir.Model, built: Built, parents: dic
         extra=tuple(record_file(folder / name) for name in built.extra_files),
         ranges=record_file(folder / RANGES_NAME) if (folder / RANGES_NAME).exists() else None,
         targets=built.targets,
+        gpu=built.gpu,
+        options=dict(request.tensorrt.given),
         realized=dict(built.realized),
         host=_host(),
         command=request.command,

@@ -29,6 +29,32 @@ def classifier() -> ir.Model:
     return w.model(logits)
 
 
+def many_outputs() -> ir.Model:
+    """float32 [N, 3, 8, 8] -> logits [N, 5], features [N, 8, 8, 8] and their means [N, 8, 1, 1]."""
+    w = Writer(seed=8, dtype=np.float32)
+    features = w.relu(w.conv(w.input(3), 8, bias=True))
+    means = w.op("GlobalAveragePool", [features], 8)
+    matrix = w.constant(w.rng.standard_normal((5, 8)))
+    logits = w.op("Gemm", [w.op("Flatten", [means], 8), matrix], 5, transB=1)
+    return w.model(logits, features, means)
+
+
+def camera() -> ir.Model:
+    """uint8 [N, 3, 8, 8] -> float32 [N, 4, 8, 8]: a convolution of pixels."""
+    weights = np.random.default_rng(4).standard_normal((4, 3, 3, 3)).astype(np.float32) / 255
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["x"], ["pixels"], to=onnx.TensorProto.FLOAT),
+            helper.make_node("Conv", ["pixels", "w"], ["y"], pads=[1] * 4),
+        ],
+        "camera",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.UINT8, ["batch", 3, 8, 8])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["batch", 4, 8, 8])],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    return ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9))
+
+
 @dataclass(frozen=True)
 class Quantised:
     """How a chain of quantised convolutions is written; the defaults are what TensorRT wants."""

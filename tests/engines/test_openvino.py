@@ -10,7 +10,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from rir_deploy.engines.base import BuildOptions, model_bytes
+from rir_deploy.engines.base import BuildOptions
+from rir_deploy.engines.graph import model_bytes
 from rir_deploy.engines.openvino import BACKEND, INTEGERS, OpenVinoSession, _check_hint, precision_hint
 from rir_deploy.errors import BackendError, InputError, UsageError
 from tests.engines.graphs import (

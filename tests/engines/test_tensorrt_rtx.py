@@ -10,9 +10,10 @@ import pytest
 
 from rir_deploy.engines import tensorrt as backend_module
 from rir_deploy.engines.base import BatchRange, BuildOptions, Built
-from rir_deploy.engines.tensorrt_build import known_targets
 from rir_deploy.engines.tensorrt_gpu import NoGpu
+from rir_deploy.engines.tensorrt_options import TensorRtOptions
 from rir_deploy.engines.tensorrt_rtx import BACKEND
+from rir_deploy.engines.tensorrt_targets import known_targets
 from rir_deploy.errors import BackendError, InputError, UsageError
 from tests.engines.graphs import Quantised, classifier, quantised, to_half, unknown_operator, with_external_data
 from tests.fold.graphs import Writer
@@ -40,7 +41,9 @@ def test_it_says_built_and_not_run(tmp_path: Path) -> None:
     built, size = build(classifier(), tmp_path)
     assert (built.file, built.backend, built.targets) == ("engine.rtx", "tensorrt-rtx", ("sm89",))
     assert built.backend_version == trt.__version__
-    assert built.realized == {"inspected": False, "reason": "no GPU"}
+    assert built.realized["source"] == "build log"
+    assert built.realized["conv"] == {"f32": 2}
+    assert built.gpu == ""  # it is not bound to one
     assert size > 1000
 
 
@@ -80,6 +83,15 @@ def test_an_unknown_target_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="sm75") as refusal:
         build(classifier(), tmp_path, BuildOptions(targets=("sm90",)))
     assert refusal.value.exit_code == 2
+
+
+def test_a_workspace_reaches_the_builder(tmp_path: Path) -> None:
+    def options(mib: int) -> BuildOptions:
+        return BuildOptions(targets=("sm89",), tensorrt=TensorRtOptions(workspace_mib=mib))
+
+    build(quantised(Quantised(channels=64)), tmp_path / "enough", options(64))
+    with pytest.raises(InputError, match="no kernel within a workspace of 1 MiB"):
+        build(quantised(Quantised(channels=64)), tmp_path / "little", options(1))
 
 
 def test_batch_ranges(tmp_path: Path) -> None:

@@ -9,12 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rir_deploy.engines.cuda_buffers import CudaBuffers, load_cudart
-from rir_deploy.engines.tensorrt_flavour import TENSORRT
+from rir_deploy.engines.base import GpuOptions
+from rir_deploy.engines.cuda_stream import CudaStream, load_cudart
+from rir_deploy.engines.tensorrt_flavour import RTX, TENSORRT
 from rir_deploy.engines.tensorrt_gpu import Gpu
 from rir_deploy.engines.tensorrt_session import TensorRtSession
-from rir_deploy.errors import BackendError, InputError
-from tests.engines.fake_tensorrt import FakeCudart, FakeRuntime
+from rir_deploy.errors import BackendError, InputError, UsageError
+from tests.engines.fake_cuda import FakeCudart
+from tests.engines.fake_runtime import FakeTensorRt, doubler
+from tests.engines.surface import FULL_VERSIONS, RTX_VERSION
+
+GRAPHS = GpuOptions(cuda_graph=True)
 
 
 @pytest.fixture
@@ -22,15 +27,23 @@ def cudart() -> FakeCudart:
     return FakeCudart()
 
 
+@pytest.fixture(params=FULL_VERSIONS)
+def module(cudart: FakeCudart, request: pytest.FixtureRequest) -> FakeTensorRt:
+    return FakeTensorRt(cudart, request.param)
+
+
 @pytest.fixture
-def module(cudart: FakeCudart) -> FakeRuntime:
-    return FakeRuntime(cudart)
+def rtx(cudart: FakeCudart) -> FakeTensorRt:
+    return FakeTensorRt(cudart, RTX_VERSION)
 
 
-def load(module: FakeRuntime, folder: Path) -> TensorRtSession:
-    path = folder / "engine.trt"
-    path.write_bytes(b"plan")
-    return TensorRtSession(module, TENSORRT, Gpu("Orin", (8, 7)), path, module.cudart)
+def load(
+    module: Any, folder: Path, options: GpuOptions = GpuOptions(), name: str = "engine.trt", plan: bytes | None = None
+) -> TensorRtSession:
+    path = folder / name
+    path.write_bytes(doubler() if plan is None else plan)
+    flavour = RTX if module.__version__ == RTX_VERSION else TENSORRT
+    return TensorRtSession(module, flavour, Gpu("Orin", (8, 7)), path, module.cudart, options)
 
 
 def rows(count: int) -> Any:
@@ -38,13 +51,13 @@ def rows(count: int) -> Any:
 
 
 @pytest.mark.parametrize("counts", [(1, 8, 3), (8, 1), (5, 5)])
-def test_each_batch_size_is_computed_in_turn(module: FakeRuntime, tmp_path: Path, counts: tuple[int, ...]) -> None:
+def test_each_batch_size_is_computed_in_turn(module: FakeTensorRt, tmp_path: Path, counts: tuple[int, ...]) -> None:
     with load(module, tmp_path) as session:
         for count in counts:
             assert np.array_equal(session.run(rows(count))["y"], 2 * rows(count).sum(axis=1))
 
 
-def test_buffers_grow_and_are_used_again(module: FakeRuntime, cudart: FakeCudart, tmp_path: Path) -> None:
+def test_buffers_grow_and_are_used_again(module: FakeTensorRt, cudart: FakeCudart, tmp_path: Path) -> None:
     with load(module, tmp_path) as session:
         for count in (4, 1, 2, 4):
             session.run(rows(count))
@@ -53,7 +66,7 @@ def test_buffers_grow_and_are_used_again(module: FakeRuntime, cudart: FakeCudart
         assert (cudart.allocations, len(cudart.memory)) == (4, 2)
 
 
-def test_closing_frees_everything_and_twice_is_fine(module: FakeRuntime, cudart: FakeCudart, tmp_path: Path) -> None:
+def test_closing_frees_everything_and_twice_is_fine(module: FakeTensorRt, cudart: FakeCudart, tmp_path: Path) -> None:
     with load(module, tmp_path) as session:
         session.run(rows(2))
         assert cudart.memory
@@ -62,15 +75,17 @@ def test_closing_frees_everything_and_twice_is_fine(module: FakeRuntime, cudart:
     assert not cudart.streams
 
 
-def test_tensors_and_place_are_described(module: FakeRuntime, tmp_path: Path) -> None:
+def test_tensors_and_place_are_described(module: FakeTensorRt, tmp_path: Path) -> None:
     with load(module, tmp_path) as session:
         assert (session.input.name, session.input.dtype, session.input.shape) == ("x", "float32", (None, 3))
         assert [(spec.name, spec.shape) for spec in session.outputs] == [("y", (None,))]
-        assert session.runs_on == "tensorrt 10.3.0 Orin (sm87)"
-        assert session.layers() == "json at (4, 3)"  # the batch size that the profile is tuned for
+        assert session.batches == (1, 8)
+        assert session.runs_on == f"tensorrt {module.__version__} Orin (sm87)"
+        assert session.layers() == "JSON at (4, 3)"  # the batch size that the profile is tuned for
+        assert session.run(rows(2))["y"].shape == (2,)
 
 
-def test_a_batch_outside_of_the_profile_is_refused(module: FakeRuntime, tmp_path: Path) -> None:
+def test_a_batch_outside_of_the_profile_is_refused(module: FakeTensorRt, tmp_path: Path) -> None:
     with load(module, tmp_path) as session:
         with pytest.raises(InputError, match="batches of 1 to 8, not 9"):
             session.run(rows(9))
@@ -79,7 +94,7 @@ def test_a_batch_outside_of_the_profile_is_refused(module: FakeRuntime, tmp_path
 
 
 def test_an_engine_of_another_machine_is_a_backend_error(
-    module: FakeRuntime, cudart: FakeCudart, tmp_path: Path
+    module: FakeTensorRt, cudart: FakeCudart, tmp_path: Path
 ) -> None:
     module.loads = False
     with pytest.raises(BackendError, match=r"on Orin \(sm87\): Serialization: wrong tag; build it on this machine"):
@@ -87,14 +102,13 @@ def test_an_engine_of_another_machine_is_a_backend_error(
     assert not cudart.streams
 
 
-def test_an_engine_of_two_inputs_is_refused_and_freed(module: FakeRuntime, cudart: FakeCudart, tmp_path: Path) -> None:
-    module.inputs = ("x", "y")
+def test_an_engine_of_two_inputs_is_refused_and_freed(module: FakeTensorRt, cudart: FakeCudart, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="2 inputs"):
-        load(module, tmp_path)
+        load(module, tmp_path, plan=doubler(inputs=2))
     assert not cudart.streams
 
 
-def test_a_run_that_fails_waits_for_its_copies(module: FakeRuntime, cudart: FakeCudart, tmp_path: Path) -> None:
+def test_a_run_that_fails_waits_for_its_copies(module: FakeTensorRt, cudart: FakeCudart, tmp_path: Path) -> None:
     with load(module, tmp_path) as session:
         module.runs = False
         with pytest.raises(BackendError, match="did not run"):
@@ -103,12 +117,13 @@ def test_a_run_that_fails_waits_for_its_copies(module: FakeRuntime, cudart: Fake
 
 
 @pytest.mark.parametrize("function", ["cudaMalloc", "cudaMemcpyAsync", "cudaStreamSynchronize"])
-def test_cudas_own_words_are_passed_on(module: FakeRuntime, cudart: FakeCudart, tmp_path: Path, function: str) -> None:
+def test_cudas_own_words_are_passed_on(module: FakeTensorRt, cudart: FakeCudart, tmp_path: Path, function: str) -> None:
     with load(module, tmp_path) as session:
         cudart.fail = function
         with pytest.raises(BackendError, match=f"{function} failed: out of memory"):
             session.run(rows(2))
         cudart.fail = ""
+        assert np.array_equal(session.run(rows(3))["y"], 2 * rows(3).sum(axis=1))
     assert not cudart.memory
     assert not cudart.streams
 
@@ -116,7 +131,126 @@ def test_cudas_own_words_are_passed_on(module: FakeRuntime, cudart: FakeCudart, 
 def test_no_stream_no_buffers(cudart: FakeCudart) -> None:
     cudart.fail = "cudaStreamCreate"
     with pytest.raises(BackendError, match="cudaStreamCreate failed"):
-        CudaBuffers(cudart)
+        CudaStream(cudart)
+
+
+def test_a_session_that_is_closed_says_so(module: FakeTensorRt, tmp_path: Path) -> None:
+    session = load(module, tmp_path)
+    session.close()
+    with pytest.raises(UsageError, match="closed"):
+        session.run(rows(1))
+
+
+def test_a_cuda_graph_is_captured_for_a_shape_and_replayed(
+    module: FakeTensorRt, cudart: FakeCudart, tmp_path: Path
+) -> None:
+    with load(module, tmp_path, GRAPHS) as session:
+        for run, image in enumerate((rows(3), rows(3) + 1, rows(3) + 2, rows(3) + 3)):
+            assert ("in a CUDA graph" in session.runs_on) is (run > 1)
+            assert np.array_equal(session.run(image)["y"], 2 * image.sum(axis=1))
+        assert cudart.log == ["capture", "launch", "launch", "launch"]  # the first run is as it is
+        assert module.did.count("enqueue") == 2
+
+
+def test_another_shape_undoes_the_graph_before_anything_it_holds_changes(
+    module: FakeTensorRt, cudart: FakeCudart, tmp_path: Path
+) -> None:
+    """The stand-ins refuse a new shape, a freed buffer or a changed context under a graph that lives."""
+    with load(module, tmp_path, GRAPHS) as session:
+        for count in (2, 2, 5, 2, 2, 2, 8, 8):
+            assert np.array_equal(session.run(rows(count))["y"], 2 * rows(count).sum(axis=1))
+        session.layers()
+        session.run(rows(8))
+    once, twice = ["capture", "launch", "destroy"], ["capture", "launch", "launch", "destroy"]
+    assert cudart.log == [*once, *twice, *once]
+    assert not cudart.graphs
+
+
+@pytest.mark.parametrize("function", ["cudaStreamBeginCapture", "cudaStreamEndCapture", "cudaGraphInstantiate"])
+def test_an_engine_that_cannot_be_captured_is_an_error_and_leaks_nothing(
+    module: FakeTensorRt, cudart: FakeCudart, tmp_path: Path, function: str
+) -> None:
+    with load(module, tmp_path, GRAPHS) as session:
+        session.run(rows(2))
+        cudart.fail = function
+        with pytest.raises(BackendError, match=f"{function} failed"):
+            session.run(rows(2))
+        cudart.fail = ""
+    assert not cudart.graphs
+    assert not cudart.memory
+
+
+def test_a_failing_enqueue_ends_the_capture(module: FakeTensorRt, cudart: FakeCudart, tmp_path: Path) -> None:
+    with load(module, tmp_path, GRAPHS) as session:
+        session.run(rows(2))
+        module.runs = False
+        with pytest.raises(BackendError, match="did not run"):
+            session.run(rows(2))
+        assert cudart.capturing is None
+        assert not cudart.graphs
+
+
+def test_rtx_captures_by_itself(rtx: FakeTensorRt, cudart: FakeCudart, tmp_path: Path) -> None:
+    with load(rtx, tmp_path, GRAPHS) as session:
+        for count in (2, 2, 2):
+            assert np.array_equal(session.run(rows(count))["y"], 2 * rows(count).sum(axis=1))
+        assert session.runs_on == "tensorrt-rtx 1.7.1 Orin (sm87), in a CUDA graph"
+    assert "context with strategy WHOLE_GRAPH_CAPTURE" in rtx.did
+    assert cudart.log == []
+    rtx.takes_strategy = False
+    with pytest.raises(BackendError, match="does not run this engine in a CUDA graph"):
+        load(rtx, tmp_path, GRAPHS)
+    assert not cudart.streams
+
+
+def test_rtxs_runtime_cache_is_begun_read_and_kept(rtx: FakeTensorRt, tmp_path: Path) -> None:
+    options = GpuOptions(runtime_cache=tmp_path / "kernels")
+    with load(rtx, tmp_path, options) as session:
+        assert session.runs_on.endswith("runtime cache begun")
+        assert not (tmp_path / "kernels").exists()
+    assert (tmp_path / "kernels").read_bytes() == b"kernels"
+    with load(rtx, tmp_path, options) as session:
+        assert session.runs_on.endswith("runtime cache read")
+        rtx.cache = b"kernels and more"
+    assert (tmp_path / "kernels").read_bytes() == b"kernels and more"
+    assert rtx.did.count("cache set") == 2
+    assert "context with strategy DISABLED" in rtx.did
+
+
+def test_a_runtime_cache_of_another_gpu_is_begun_anew(rtx: FakeTensorRt, tmp_path: Path) -> None:
+    (tmp_path / "kernels").write_bytes(b"of another GPU")
+    with load(rtx, tmp_path, GpuOptions(runtime_cache=tmp_path / "kernels")) as session:
+        assert session.runs_on.endswith("runtime cache begun")
+    assert (tmp_path / "kernels").read_bytes() == b"kernels"
+    with pytest.raises(UsageError, match="cannot read the runtime cache"):
+        load(rtx, tmp_path, GpuOptions(runtime_cache=tmp_path))
+    assert not rtx.cudart.streams
+
+
+def test_a_full_tensorrt_has_no_runtime_cache(module: FakeTensorRt, cudart: FakeCudart, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="has no runtime cache"):
+        load(module, tmp_path, GpuOptions(runtime_cache=tmp_path / "kernels"))
+    assert not cudart.streams
+
+
+@pytest.mark.parametrize(("name", "allowed"), [("engine.trt", False), ("engine.lean.trt", True)])
+def test_host_code_is_allowed_to_an_engine_built_with_it_alone(
+    module: FakeTensorRt, tmp_path: Path, name: str, allowed: bool
+) -> None:
+    load(module, tmp_path, name=name).close()
+    assert module.did[0] == f"host code {allowed}"
+
+
+def test_stripped_weights_come_from_the_graph_beside(module: FakeTensorRt, cudart: FakeCudart, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"weights are in '.*graph\.onnx', which is not there"):
+        load(module, tmp_path, name="engine.stripped.trt")
+    (tmp_path / "graph.onnx").write_bytes(b"graph")
+    load(module, tmp_path, name="engine.stripped.trt").close()
+    assert module.did[-2:] == ["weights from graph.onnx", "refit"]
+    module.refits = False
+    with pytest.raises(BackendError, match="build it without --strip-weights"):
+        load(module, tmp_path, name="engine.stripped.trt")
+    assert not cudart.streams
 
 
 def test_cuda_python_has_the_functions_that_are_called() -> None:
@@ -125,6 +259,7 @@ def test_cuda_python_has_the_functions_that_are_called() -> None:
     for name in (name for name in dir(FakeCudart) if name.startswith("cuda")):
         assert hasattr(module, name)
     assert hasattr(module.cudaMemcpyKind, "cudaMemcpyHostToDevice")
+    assert hasattr(module.cudaStreamCaptureMode, "cudaStreamCaptureModeThreadLocal")
     assert int(module.cudaError_t.cudaSuccess) == 0
 
 

@@ -82,6 +82,14 @@ def test_int8_that_is_computed_in_float_is_no_int8_engine(realized: dict[str, in
         check_realized("int8", built)
 
 
+def test_fp16_that_tensorrt_computes_in_float_is_no_fp16_engine() -> None:
+    """CPUs store FP16 and compute in FP32, which is known and said; TensorRT is asked for it."""
+    for backend, fine in (("tensorrt", False), ("tensorrt-rtx", False), ("openvino", True)):
+        with contextlib.nullcontext() if fine else pytest.raises(BackendError, match=r"in FP16 here \(6 in f32\)"):
+            check_realized("fp16", Built("engine", backend, "1", realized={"conv": {"f32": 6}}))
+        check_realized("fp16", Built("engine", backend, "1", realized={"conv": {"f16": 5, "f32": 1}}))
+
+
 def test_a_second_call_does_nothing_again(
     finished: tuple[Path, dict[str, Any]], made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
