@@ -29,6 +29,7 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 # The Q/DQ placement that each backend computes in integers.
 FLAVOURS: dict[str, Literal["tensorrt", "cpu"]] = {
     "onnxruntime": "cpu",
+    "onnxruntime-rtx": "tensorrt",
     "openvino": "cpu",
     "tensorrt": "tensorrt",
     "tensorrt-rtx": "tensorrt",

@@ -51,14 +51,15 @@ def graphs_of(plan: Plan, backends: tuple[str, ...]) -> Iterator[tuple[str, str,
         if precision != "int8":
             yield precision, precision, None
             continue
-        for flavour in dict.fromkeys(FLAVOURS[backend] for backend in backends):
+        able = [backend for backend in backends if precision in get_backend(backend).precisions]
+        for flavour in dict.fromkeys(FLAVOURS[backend] for backend in able):
             yield f"int8-{flavour}", "int8", flavour
 
 
 def engines_of(plan: Plan, backends: tuple[str, ...]) -> Iterator[EngineSpec]:
-    """Every precision on every backend."""
+    """Every precision on every backend that computes in it."""
     for backend in backends:
-        for precision in plan.precisions:
+        for precision in (one for one in plan.precisions if one in get_backend(backend).precisions):
             flavour = FLAVOURS[backend] if precision == "int8" else None
             yield EngineSpec(backend, f"int8-{flavour}" if flavour else precision, precision, flavour)
 
