@@ -52,6 +52,14 @@ def _share(_ctx: click.Context, _param: click.Parameter, value: str | None) -> f
 @click.option("--percentile", "percentiles", type=float, multiple=True, help="One more beside 90, 95, 99; repeatable.")
 @click.option("--engine", "names", multiple=True, metavar="NAME", help="What to time of a bundle; repeatable.")
 @click.option("--channels-last", is_flag=True, help="Time checkpoints in this layout as well.")
+@click.option("--cuda-graph", is_flag=True, help="TensorRT, RTX: replay an engine's kernels as one CUDA graph.")
+@click.option(
+    "--runtime-cache",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="RTX: keep the kernels that it compiles; read and written. Native code: a file of your own.",
+)
+@common.trust_option
 @common.recipe_option
 @common.model_option
 @click.option("--baseline", type=click.Path(path_type=Path), metavar="FILE", help="Earlier --json output: the gate.")
@@ -70,6 +78,9 @@ def command(
     percentiles: tuple[float, ...],
     names: tuple[str, ...],
     channels_last: bool,
+    cuda_graph: bool,
+    runtime_cache: Path | None,
+    trust: bool,
     recipe: str | None,
     factory: str | None,
     baseline: Path | None,
@@ -85,6 +96,7 @@ def command(
     exit with 3 where a median grew by more than --max-regression.
     """
     from rir_deploy.bench.options import BenchOptions
+    from rir_deploy.engines.base import GpuOptions
     from rir_deploy.pipeline.bench import BenchRequest, bench_files
 
     if max_regression is not None and baseline is None:
@@ -99,7 +111,8 @@ def command(
         threads=threads,
     )
     allowed = 0.05 if max_regression is None else max_regression
-    request = BenchRequest(engines, options, recipe, factory, channels_last, baseline, allowed, names)
+    gpu = GpuOptions(cuda_graph, runtime_cache)
+    request = BenchRequest(engines, options, recipe, factory, channels_last, gpu, trust, baseline, allowed, names)
     _check_export(export_times, force)
     with common.progress(as_json) as progress:
         benched = bench_files(request, progress)

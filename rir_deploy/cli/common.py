@@ -32,6 +32,11 @@ model_option = click.option(
     metavar="PKG.MOD:FACTORY",
     help="Build the network by calling this function. Runs that code; nothing else does.",
 )
+trust_option = click.option(
+    "--trust",
+    is_flag=True,
+    help="Load engines that are not what their manifests say. They are native code: know whose.",
+)
 data_option = click.option(
     "--data",
     metavar="SOURCE",

@@ -36,6 +36,7 @@ _SPELT = {"factory": "model"}
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads of the runtimes.")
 @click.option("--engine", "names", multiple=True, metavar="NAME", help="What to test of a bundle; repeatable.")
 @click.option("--simulate", is_flag=True, help="Where an engine cannot run here, run its graph instead, and say so.")
+@common.trust_option
 @common.json_option
 def command(
     reference: Path,
@@ -52,6 +53,7 @@ def command(
     threads: int | None,
     names: tuple[str, ...],
     simulate: bool,
+    trust: bool,
     as_json: bool,
 ) -> int:
     """Prove that CANDIDATE answers as REFERENCE does; exit with 3 where it does not.
@@ -84,6 +86,7 @@ def command(
         batch,
         threads,
         simulate,
+        trust,
     )
     with common.progress(as_json) as progress:
         verified = verify_files(request, progress)

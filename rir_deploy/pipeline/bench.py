@@ -15,6 +15,7 @@ from rir_deploy.bench.process import Job, run_job
 from rir_deploy.bench.rows import BenchRow, int8_notes, rows_to_dicts
 from rir_deploy.bench.summary import PERCENTILE_METHOD, summarize
 from rir_deploy.bundle import open_bundle
+from rir_deploy.engines.base import GpuOptions
 from rir_deploy.errors import BackendError, RirDeployError, UsageError
 from rir_deploy.pipeline.bench_contenders import Contender, bundled_contenders, find_contenders
 from rir_deploy.pipeline.bench_worker import SEED
@@ -37,6 +38,8 @@ class BenchRequest:
         recipe: gives the image size where a model leaves it open.
         factory: "package.module:factory" for checkpoints of a foreign network.
         channels_last: time every checkpoint a second time, in PyTorch's channels-last layout.
+        gpu: how TensorRT and TensorRT-RTX run their engines.
+        trust: load engines whatever their manifests say.
         baseline: what an earlier run printed with --json; its medians are the gate.
         max_regression: 0 to 10; the share by which a median may grow over the baseline's.
     """
@@ -46,6 +49,8 @@ class BenchRequest:
     recipe: str | None = None
     factory: str | None = None
     channels_last: bool = False
+    gpu: GpuOptions = GpuOptions()
+    trust: bool = False
     baseline: Path | None = None
     max_regression: float = 0.05
     names: tuple[str, ...] = ()
@@ -129,7 +134,7 @@ def _contenders(request: BenchRequest, bundles: ExitStack) -> list[Contender]:
         if kinds[path] == "bundle":
             found += bundled_contenders(bundles.enter_context(open_bundle(path)), request.names)
         else:
-            found += find_contenders(path, request.channels_last)
+            found += find_contenders(path, request.channels_last, request.trust)
     return found
 
 
@@ -160,6 +165,9 @@ def _run_rounds(trials: list[Trial], request: BenchRequest, options: BenchOption
         "threads": options.threads,
         "image": image,
         "factory": request.factory,
+        "trust": request.trust,
+        "cuda_graph": request.gpu.cuda_graph,
+        "runtime_cache": None if request.gpu.runtime_cache is None else str(request.gpu.runtime_cache),
     }
     total = options.rounds * len(trials)
     progress("timing", 0, total)

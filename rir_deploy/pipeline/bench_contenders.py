@@ -43,10 +43,11 @@ class Contender:
         return UsageError(f"'{self.name}' takes {sizes}, not {batch}; choose with --batch or build it again")
 
 
-def find_contenders(path: Path, channels_last: bool = False) -> list[Contender]:
+def find_contenders(path: Path, channels_last: bool = False, trust: bool = False) -> list[Contender]:
     """What a path is to be timed as, read without loading any runtime.
 
-    A checkpoint is timed in PyTorch eager mode, and with ``channels_last`` in that memory layout as well.
+    A checkpoint is timed in PyTorch eager mode, and with ``channels_last`` in that memory layout as well. With
+    ``trust``, an engine's files are taken as they are.
 
     Raises:
         UsageError, InputError: there is no such thing, or it is malformed.
@@ -62,7 +63,7 @@ def find_contenders(path: Path, channels_last: bool = False) -> list[Contender]:
         precision = "fp32" if provenance is None else provenance.precision
         return [Contender(path, kind, "onnxruntime", precision, sha256_file(path), _static_batch(input_spec(model)))]
     folder = path if path.is_dir() else path.parent
-    manifest = check_engine(folder)
+    manifest = check_engine(folder, trust=trust)
     batches = _static_batch(manifest.input) or (manifest.batch[0], manifest.batch[2])
     return [Contender(folder, kind, manifest.backend, manifest.precision, manifest.engine.sha256, batches)]
 

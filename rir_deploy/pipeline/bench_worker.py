@@ -19,8 +19,9 @@ from rir_deploy.bench.latency import time_callable
 from rir_deploy.bench.options import BenchOptions
 from rir_deploy.bench.process import Job, serve
 from rir_deploy.engines import get_backend
-from rir_deploy.engines.base import Array, TensorSpec
-from rir_deploy.engines.manifest import check_engine
+from rir_deploy.engines.base import Array, GpuOptions, Session, TensorSpec
+from rir_deploy.engines.loading import load_engine
+from rir_deploy.engines.manifest import Manifest, check_engine
 from rir_deploy.errors import InputError, UsageError
 from rir_deploy.onnx_file import load_onnx
 
@@ -30,10 +31,10 @@ ImageShape = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Opened:
-    """A model ready to be called with the one batch that it is timed on."""
+    """A model ready to be called with the one batch that it is timed on; ``runs_on`` is asked when it has run."""
 
     run: Callable[[], object]
-    runs_on: str
+    runs_on: Callable[[], str]
     input: TensorSpec
 
 
@@ -46,7 +47,7 @@ def work(job: Job) -> Job:
 
     The job: ``path``, ``kind`` ("engine", "onnx", "checkpoint"), ``batch``, ``threads``, ``options`` (a
     `BenchOptions` as plain data), and optionally ``image`` ([C, H, W], where the model does not say), ``factory`` and
-    ``channels_last`` (checkpoints).
+    ``channels_last`` (checkpoints), ``trust``, ``cuda_graph`` and ``runtime_cache`` (engines).
 
     Raises:
         RirDeployError: of the class that the loaders raise.
@@ -61,7 +62,7 @@ def work(job: Job) -> Job:
             "first_ns": samples.first_ns,
             "warmup_runs": samples.warmup_runs,
             "load_ms": load_ms,
-            "runs_on": opened.runs_on,
+            "runs_on": opened.runs_on(),
             "input": opened.input.to_dict(),
         }
 
@@ -73,19 +74,29 @@ def open_contender(job: Job) -> Iterator[Opened]:
     if job["kind"] == "checkpoint":
         yield _open_checkpoint(job, image)
         return
-    backend, file = _session_file(Path(job["path"]), job["kind"])
-    with get_backend(backend).load(file, job["threads"], exclusive=True) as session:
+    with _open_session(job) as session:
         spec = session.input
         batch = random_batch(spec, job["batch"], image)
-        yield Opened(lambda: session.run(batch), session.runs_on, _spec_of(spec.name, batch))
+        note = " (trusted: not checked against its manifest)" if job.get("trust") and job["kind"] == "engine" else ""
+        yield Opened(lambda: session.run(batch), lambda: session.runs_on + note, _spec_of(spec.name, batch))
 
 
-def _session_file(path: Path, kind: str) -> tuple[str, Path]:
-    if kind == "engine":
-        manifest = check_engine(path)
-        return manifest.backend, path / manifest.engine.name
-    load_onnx(path)
-    return "onnxruntime", path
+def _open_session(job: Job) -> Session:
+    path = Path(job["path"])
+    if job["kind"] != "engine":
+        load_onnx(path)
+        return get_backend("onnxruntime").load(path, job["threads"], exclusive=True)
+    trust = bool(job.get("trust"))
+    manifest = check_engine(path, trust=trust)
+    return load_engine(path, manifest, job["threads"], exclusive=True, trust=trust, gpu=_gpu_options(job, manifest))
+
+
+def _gpu_options(job: Job, manifest: Manifest) -> GpuOptions:
+    """For the engines that they are meant for; the others are timed beside them as they are."""
+    if not manifest.backend.startswith("tensorrt"):
+        return GpuOptions()
+    cache = job.get("runtime_cache") if manifest.backend == "tensorrt-rtx" else None
+    return GpuOptions(bool(job.get("cuda_graph")), None if cache is None else Path(cache))
 
 
 def _open_checkpoint(job: Job, image: ImageShape | None) -> Opened:
@@ -106,7 +117,7 @@ def _open_checkpoint(job: Job, image: ImageShape | None) -> Opened:
             return module(tensor)
 
     runs_on = f"torch {torch.__version__} cpu eager{' channels-last' if job.get('channels_last') else ''}"
-    return Opened(run, runs_on, _spec_of("image", batch))
+    return Opened(run, lambda: runs_on, _spec_of("image", batch))
 
 
 def random_batch(spec: TensorSpec, batch: int, image: ImageShape | None, seed: int = SEED) -> Array:

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from rir_deploy.artifacts import sha256_file
 from rir_deploy.data.preprocess import Preprocessing
-from rir_deploy.engines import BACKENDS, get_backend
+from rir_deploy.engines import get_backend
 from rir_deploy.engines.base import Session
+from rir_deploy.engines.loading import load_engine
 from rir_deploy.engines.manifest import MANIFEST_NAME, Manifest, check_engine
 from rir_deploy.engines.tensorrt_gpu import Gpu, probe_gpu
+from rir_deploy.engines.tensorrt_match import serves
 from rir_deploy.errors import InputError, UsageError
 from rir_deploy.models.suffixes import CHECKPOINT_SUFFIXES
 from rir_deploy.onnx_file import load_onnx, read_provenance, save_onnx
@@ -84,10 +86,18 @@ def kind_of(path: Path) -> Kind:
     )
 
 
-def open_side(path: Path, *, model: str | None = None, threads: int | None = None, simulate: bool = False) -> Side:
+def open_side(
+    path: Path,
+    *,
+    model: str | None = None,
+    threads: int | None = None,
+    simulate: bool = False,
+    trust: bool = False,
+) -> Side:
     """Open a checkpoint (``model`` is "package.module:factory" for a foreign one), ONNX file or engine folder.
 
-    With ``simulate``, an engine that cannot run here is stood in for by the graph it was built from.
+    With ``simulate``, an engine that cannot run here is stood in for by the graph it was built from. With ``trust``, an
+    engine is loaded whatever its manifest says.
 
     Raises:
         UsageError, InputError, BackendError: as the loaders of each do.
@@ -99,7 +109,7 @@ def open_side(path: Path, *, model: str | None = None, threads: int | None = Non
         return _onnx_side(path, threads)
     if kind == "bundle":
         raise UsageError(f"'{path}' is a bundle, whose golden images are what others are compared on: name it first")
-    return _engine_side(path if path.is_dir() else path.parent, threads, simulate)
+    return _engine_side(path if path.is_dir() else path.parent, threads, simulate, trust)
 
 
 def _checkpoint_side(path: Path, model: str | None) -> Side:
@@ -134,24 +144,21 @@ def _onnx_side(path: Path, threads: int | None) -> Side:
     )
 
 
-def _engine_side(folder: Path, threads: int | None, simulate: bool) -> Side:
-    manifest = check_engine(folder)
-    if manifest.backend not in BACKENDS:
-        raise InputError(f"'{folder}' names the backend '{manifest.backend}', which there is not; rebuild the engine")
-    _check_precision(folder, manifest)
+def _engine_side(folder: Path, threads: int | None, simulate: bool, trust: bool) -> Side:
+    manifest = check_engine(folder, trust=trust)
+    if not trust:
+        _check_precision(folder, manifest)
     if simulate and runnable(manifest.backend, manifest.targets) is not None:
         return _simulated_side(folder, manifest, threads)
-    session = get_backend(manifest.backend).load(folder / manifest.engine.name, threads)
-    if session.input != manifest.input:
-        session.close()
-        raise InputError(f"'{folder}' takes another input than its manifest says; rebuild the engine")
+    session = load_engine(folder, manifest, threads, trust=trust)
+    note = " (trusted: not checked against its manifest)" if trust else ""
     return Side(
         str(folder),
         "engine",
         manifest.precision,
         manifest.engine.sha256,
         manifest.recipe,
-        session.runs_on,
+        session.runs_on + note,
         lambda preprocessing: session_runner(session, preprocessing),
         batch=(manifest.batch[0], manifest.batch[2]),
         close=session.close,
@@ -164,7 +171,7 @@ def runnable(backend: str, targets: tuple[str, ...]) -> str | None:
     if not found.can_run:
         return found.reason
     gpu = probe_gpu() if targets else None
-    if isinstance(gpu, Gpu) and gpu.target not in targets:
+    if isinstance(gpu, Gpu) and not serves(targets, gpu):
         return f"built for {', '.join(targets)}, and this GPU is {gpu.target}"
     return None
 

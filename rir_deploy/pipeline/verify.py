@@ -30,6 +30,7 @@ class VerifyRequest:
     batch: int = 32
     threads: int | None = None
     simulate: bool = False
+    trust: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,9 @@ def verify_files(request: VerifyRequest, progress: Progress = silent) -> Verifie
 
 
 def _open(path: Path, request: VerifyRequest) -> Side:
-    return open_side(path, model=request.factory, threads=request.threads, simulate=request.simulate)
+    return open_side(
+        path, model=request.factory, threads=request.threads, simulate=request.simulate, trust=request.trust
+    )
 
 
 def compare_sides(
