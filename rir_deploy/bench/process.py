@@ -40,7 +40,7 @@ def run_job(module: str, job: Job, name: str) -> Job:
         answer = json.loads(done.stdout)
         error = answer.get("error")
     except (ValueError, AttributeError):
-        raise BackendError(f"the process that timed {name} died{_cause(done.returncode, done.stderr)}") from None
+        raise BackendError(f"the process of {name} died{_cause(done.returncode, done.stderr)}") from None
     if error is not None:
         raise _ERRORS.get(error["exit_code"], RirDeployError)(error["message"])
     return dict(answer)

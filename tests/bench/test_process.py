@@ -56,7 +56,7 @@ def test_a_bug_arrives_with_its_trace() -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
 def test_a_death_by_signal_names_engine_signal_and_last_words() -> None:
-    with pytest.raises(errors.BackendError, match=r"timed 'eng' at batch 1 died with SIGSEGV: last words"):
+    with pytest.raises(errors.BackendError, match=r"of 'eng' at batch 1 died with SIGSEGV: last words"):
         run_job(WORKER, {"do": "kill", "signal": int(signal.SIGSEGV)}, "'eng' at batch 1")
     with pytest.raises(errors.BackendError, match=r"SIGKILL .*out of memory"):
         run_job(WORKER, {"do": "kill", "signal": int(signal.SIGKILL)}, "x")

@@ -109,14 +109,6 @@ def test_inspect_every_kind(made: Made, rir: Runner) -> None:
         assert rir("inspect", path).code == 0
 
 
-def test_doctor_runs_every_backend_that_is_there(rir: Runner) -> None:
-    ran = rir("doctor", "--json")
-    assert ran.code == 0
-    works = {row["backend"]: row["works"] for row in ran.json["backends"]}
-    assert works["onnxruntime"] == "runs"
-    assert rir("doctor").code == 0
-
-
 def test_model_option_runs_user_code(rir: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_models.py").write_text(
         "import torch\n\n"
