@@ -139,6 +139,9 @@ def command(
         f"{size(manifest.size_bytes)}, batch {manifest.batch[0]} to {manifest.batch[2]}{targets} "
         f"({built.seconds:.1f} s)"
     )
+    kinds = manifest.realized.get("conv")
+    if isinstance(kinds, dict):
+        common.say(f"convolutions computed in: {', '.join(f'{kind} ({count})' for kind, count in kinds.items())}")
     say_calibration(built.lowered.to_dict())
     for kept in built.lowered.kept:
         common.say(f"stays in a wider type: {kept.node}: {kept.reason}")

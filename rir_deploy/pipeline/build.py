@@ -163,6 +163,8 @@ def _way_out(built: Built) -> str:
     """With Turing among the targets, TensorRT-RTX makes the engine float for all of them (seen with 1.7.1)."""
     if "sm75" in built.targets:
         return "build for sm75 on its own, in FP16"
+    if built.backend == "onnxruntime":
+        return "quantize the FP32 model with --qdq cpu"
     return "build for another backend, or in FP32"
 
 

@@ -25,6 +25,10 @@ ADA = Gpu("NVIDIA L4", (8, 9))
 VERSIONS = (*FULL_VERSIONS, RTX_VERSION)
 
 
+def label(version: str) -> str:
+    return (RTX if version == RTX_VERSION else TENSORRT).label
+
+
 @dataclass(frozen=True)
 class StandIn:
     backend: TensorRtBackend

@@ -33,7 +33,7 @@ from rir_deploy.engines.manifest import Manifest, check_engine, record_file, wri
 from rir_deploy.engines.tensorrt_options import TensorRtOptions
 from rir_deploy.errors import BackendError, InputError, RirDeployError, UsageError
 from tests.engines.graphs import camera, classifier, images, many_outputs, reference, to_half, unknown_operator
-from tests.engines.stand_ins import VERSIONS, ort_stand_in, stand_in
+from tests.engines.stand_ins import VERSIONS, label, ort_stand_in, stand_in
 
 BATCHES = BatchRange(2, 3, 7)
 
@@ -55,7 +55,7 @@ class Made:
 
 
 STAND_INS = {
-    **{f"TensorRT {version}": lambda version=version: stand_in(version) for version in VERSIONS},
+    **{f"{label(version)} {version}": lambda version=version: stand_in(version) for version in VERSIONS},
     **{name: lambda name=name: ort_stand_in(name) for name in ("onnxruntime-cuda", "onnxruntime-rtx")},
 }
 

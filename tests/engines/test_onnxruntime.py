@@ -45,6 +45,7 @@ def test_an_int8_graph_that_the_cpu_would_compute_in_float_is_no_int8_engine(rir
     ran = rir("build-engine", tmp_path / "model.onnx", "--backend", "onnxruntime", "-o", tmp_path / "engine")
     assert ran.code == 4
     assert "onnxruntime computes no convolution of the int8 graph in integers here (3 in f32)" in ran.err
+    assert "quantize the FP32 model with --qdq cpu" in ran.err
     assert not (tmp_path / "engine").exists()
 
 

@@ -139,6 +139,7 @@ def test_what_was_asked_for_is_in_the_manifest(rir: Runner, made: Made, tmp_path
     output = tmp_path / "engine"
     ran = rir("build-engine", made.onnx, "--backend", "tensorrt-rtx", "--workspace", 512, "--fp16", "-o", output)
     assert ran.code == 0, ran.err
+    assert "convolutions computed in: f16 (6)" in ran.out
     manifest = rir("inspect", output, "--json").json
     assert manifest["options"] == {"workspace_mib": 512}
     assert (manifest["precision"], manifest["realized"]["conv"]) == ("fp16", {"f16": 6})

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,11 +20,9 @@ from rir_deploy.engines.tensorrt_build import build_plan
 from rir_deploy.engines.tensorrt_flavour import RTX, TENSORRT
 from rir_deploy.engines.tensorrt_gpu import Gpu, NoGpu
 from rir_deploy.engines.tensorrt_log import clean
-from rir_deploy.engines.tensorrt_options import TensorRtOptions
 from rir_deploy.errors import BackendError, InputError, UsageError
 from tests.engines.fake_builder import Module, later, parse_error, rtx
 from tests.engines.graphs import classifier
-from tests.engines.surface import FULL_VERSIONS
 
 
 def tensorrt_10_3() -> Module:
@@ -42,7 +39,6 @@ def tensorrt_11() -> Module:
 
 ORIN = Gpu("Orin", (8, 7))
 FULL = pytest.mark.parametrize("make", [tensorrt_10_3, tensorrt_10_16, tensorrt_11, later])
-VERSIONS = pytest.mark.parametrize("version", FULL_VERSIONS)
 
 
 @FULL
@@ -71,67 +67,6 @@ def test_fp32_is_not_computed_in_tf32_and_no_precision_flag_is_set(make: Callabl
     module = make()
     build_plan(module, TENSORRT, ORIN, classifier(), BuildOptions())
     assert module.log.config.flags == ({"TF32"} if make is later else set())
-
-
-def built_with(module: Any, **options: Any) -> Any:
-    """The builder's configuration after a build with these options."""
-    build_plan(module, TENSORRT, ORIN, classifier(), BuildOptions(tensorrt=TensorRtOptions(**options)))
-    return module.log.config
-
-
-@VERSIONS
-def test_the_builders_options_reach_it(version: str) -> None:
-    assert built_with(Module(version), workspace_mib=256).pools == {"WORKSPACE": 256 << 20}
-    assert built_with(Module(version), builder_level=5).builder_optimization_level == 5
-    assert built_with(Module(version)).builder_optimization_level == 3
-    assert built_with(Module(version), version_compatible=True).flags == {"VERSION_COMPATIBLE"}
-    assert built_with(Module(version), refit=True).flags == {"REFIT"}
-    assert built_with(Module(version), strip_weights=True).flags == {"STRIP_PLAN", "REFIT_IDENTICAL"}
-    assert built_with(Module(version), strip_weights=True, refit=True).flags == {"STRIP_PLAN", "REFIT"}
-    assert built_with(Module(version), hardware="ampere-plus").hardware_compatibility_level.name == "AMPERE_PLUS"
-
-
-def test_a_level_of_compatibility_that_a_version_has_not_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"TensorRT 10\.3\.0 does not build for 'same-capability'"):
-        built_with(tensorrt_10_3(), hardware="same-capability")
-    assert built_with(tensorrt_11(), hardware="same-capability").hardware_compatibility_level == 2
-
-
-def test_a_flag_that_the_builder_does_not_keep_is_refused() -> None:
-    module = tensorrt_11()
-    module.refused = ("VERSION_COMPATIBLE",)
-    with pytest.raises(UsageError, match="does not build with 'version compatible'"):
-        built_with(module, version_compatible=True)
-
-
-@VERSIONS
-def test_a_timing_cache_is_begun_and_read_again(version: str, tmp_path: Path) -> None:
-    path = tmp_path / "timings"
-    built_with(Module(version), timing_cache=path)
-    assert path.read_bytes() == b" and more"
-    built_with(Module(version), timing_cache=path)
-    assert path.read_bytes() == b" and more and more"
-
-
-@pytest.mark.parametrize("known", [b"garbage", b"another GPU"])
-def test_a_timing_cache_of_another_machine_is_refused_and_kept(known: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "timings"
-    path.write_bytes(known)
-    with pytest.raises(InputError, match="is no timing cache of TensorRT"):
-        built_with(tensorrt_10_3(), timing_cache=path)
-    assert path.read_bytes() == known
-    path.unlink()
-    path.mkdir()
-    with pytest.raises(UsageError, match="cannot read the timing cache"):
-        built_with(tensorrt_10_3(), timing_cache=path)
-
-
-def test_a_build_that_fails_leaves_the_timing_cache(tmp_path: Path) -> None:
-    path, module = tmp_path / "timings", tensorrt_11()
-    module.error = "no kernel"
-    with pytest.raises(InputError):
-        built_with(module, timing_cache=path)
-    assert not list(tmp_path.iterdir())
 
 
 @FULL
@@ -211,13 +146,6 @@ def test_progress_is_passed_on_and_can_stop_the_build() -> None:
         build_plan(module, TENSORRT, ORIN, classifier(), BuildOptions(on_progress=stop))
 
 
-def test_a_workspace_that_is_too_small_is_named() -> None:
-    module = tensorrt_11()
-    module.error = "Tactic Selection: no tactics to implement the operation within workspace limit."
-    with pytest.raises(InputError, match=r"within a workspace of 1 MiB.*give more with --workspace"):
-        built_with(module, workspace_mib=1)
-
-
 def test_messages_are_cleaned() -> None:
     assert clean("[checkMacros.cpp::catchCudaError::250] Error Code 1: Cuda Runtime (insufficient driver)") == (
         "Cuda Runtime: insufficient driver"
@@ -282,67 +210,3 @@ def test_without_cuda_python_nothing_runs(monkeypatch: pytest.MonkeyPatch) -> No
     found = TensorRtBackend(TENSORRT).availability()
     assert (found.can_build, found.can_run) == (True, False)
     assert "cuda-python is not installed" in found.reason
-
-
-REFUSED = [
-    (
-        replace(TensorRtOptions(), builder_level=3),
-        "--builder-level: TensorRT-RTX builds the same engine at every level",
-    ),
-    (replace(TensorRtOptions(), timing_cache=Path("t")), "--timing-cache: TensorRT-RTX times nothing"),
-    (replace(TensorRtOptions(), version_compatible=True), "--version-compatible: TensorRT-RTX's engines load"),
-    (replace(TensorRtOptions(), hardware="ampere-plus"), "--hardware-compatible: .* that --target names"),
-]
-
-
-@pytest.mark.parametrize(("options", "reason"), REFUSED)
-def test_rtx_refuses_what_would_have_no_effect(
-    monkeypatch: pytest.MonkeyPatch, options: TensorRtOptions, reason: str, tmp_path: Path
-) -> None:
-    install(monkeypatch, rtx(), ORIN)
-    with pytest.raises(UsageError, match=reason):
-        TensorRtBackend(RTX).build(classifier(), tmp_path, BuildOptions(tensorrt=options))
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("option", ["refit", "strip_weights"])
-def test_refitting_needs_a_gpu(monkeypatch: pytest.MonkeyPatch, option: str) -> None:
-    install(monkeypatch, rtx(), NoGpu("no NVIDIA driver"))
-    with pytest.raises(BackendError, match="needs a GPU to build with --refit or --strip-weights: no NVIDIA driver"):
-        TensorRtBackend(RTX).check("fp32", BuildOptions(tensorrt=TensorRtOptions(**{option: True})))
-
-
-@pytest.mark.parametrize(
-    ("options", "file", "extra", "targets"),
-    [
-        (TensorRtOptions(), "engine.trt", (), ("sm87",)),
-        (TensorRtOptions(version_compatible=True), "engine.lean.trt", (), ("sm87",)),
-        (TensorRtOptions(strip_weights=True), "engine.stripped.trt", ("graph.onnx",), ("sm87",)),
-        (TensorRtOptions(hardware="ampere-plus"), "engine.trt", (), ("sm80+",)),
-    ],
-)
-def test_what_an_engine_needs_is_in_its_name(
-    monkeypatch: pytest.MonkeyPatch,
-    options: TensorRtOptions,
-    file: str,
-    extra: tuple[str, ...],
-    targets: tuple[str, ...],
-    tmp_path: Path,
-) -> None:
-    install(monkeypatch, tensorrt_11(), ORIN)
-    built = TensorRtBackend(TENSORRT).build(classifier(), tmp_path, BuildOptions(tensorrt=options))
-    assert (built.file, built.extra_files, built.targets, built.gpu) == (file, extra, targets, "Orin (sm87)")
-    assert {path.name for path in tmp_path.iterdir()} == {file, *extra}
-
-
-def test_what_the_builder_says_of_its_layers_is_kept_where_the_engine_cannot_be_loaded(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    module = rtx()
-    module.says = (
-        "Layers:\nName: c, LayerType: correlation, Inputs: [ { Datatype: Int8 }], Constants: [], "
-        "Outputs: [ { Datatype: Float }], TacticName: t"
-    )
-    install(monkeypatch, module, NoGpu("no NVIDIA driver"))
-    realized = TensorRtBackend(RTX).build(classifier(), tmp_path, BuildOptions()).realized
-    assert (realized["source"], realized["conv"], realized["leaves_int8_first"]) == ("build log", {"i8": 1}, ["c"])
