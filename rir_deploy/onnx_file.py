@@ -69,7 +69,8 @@ def graph_sha256(model: ir.Model) -> str:
         for value in graph.initializers.values():
             if value.const_value is not None:
                 value.const_value = _by_hash(value.const_value)
-    for body in (skeleton.graph, *functions):
+    bodies: list[ir.Graph | ir.Function] = [skeleton.graph, *functions]
+    for body in bodies:
         for node in body.all_nodes():
             for attribute in list(node.attributes.values()):
                 _tensors_by_hash(node, attribute)
