@@ -148,9 +148,9 @@ def quantize_file(
     outputs = [output, *([ranges, weights_path(ranges)] if ranges else []), *([sensitivity] if sensitivity else [])]
     for path in outputs:
         check_output(path, force=force)
-    if len({path.absolute() for path in outputs}) < len(outputs):
-        names = ", ".join(f"'{path}'" for path in outputs)
-        raise UsageError(f"two of {names} are one file; choose different ones")
+    twice = next((path for i, path in enumerate(outputs) if path.absolute() in map(Path.absolute, outputs[:i])), None)
+    if twice is not None:
+        raise UsageError(f"'{twice}' would hold two files; choose different ones")
     model = load_onnx(source)
     before = read_provenance(model) or Provenance(tool=f"rir-deploy {__version__}")
     chosen = choose_recipe(recipe, before.recipe)

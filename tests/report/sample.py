@@ -27,7 +27,10 @@ def sample() -> dict[str, Any]:
         "export": _export(),
         "graphs": [
             _graph("fp32", "fp32", None, 80867, FP32, []),
-            _graph("int8-cpu", "int8", "cpu", 38123, INT8, [{"node": "Conv_0", "reason": "one input channel"}]),
+            {
+                **_graph("int8-cpu", "int8", "cpu", 38123, INT8, [{"node": "Conv_0", "reason": "one input channel"}]),
+                "calibration": _choice(),
+            },
         ],
         "calibration": {"data": "digits:train", "images": 512, "method": "minmax"},
         "engines": engines(),
@@ -80,7 +83,14 @@ def _graph(name: str, precision: str, flavour: str | None, size: int, digest: st
         "size_bytes": size,
         "sha256": digest,
         "kept": kept,
+        "calibration": None,
     }
+
+
+def _choice() -> dict[str, Any]:
+    taken = {"method": "mse", "rounding": "gptq", "equalized": True, "sqnr_db": 41.37}
+    other = {"method": "minmax", "rounding": "gptq", "equalized": False, "sqnr_db": 38.52}
+    return {"images": 512, **taken, "candidates": [taken, other]}
 
 
 def engines() -> list[dict[str, Any]]:
