@@ -55,7 +55,7 @@ class _Groups:
         self._scalable = {node for node in graph if is_linear(node) and not shared & set(node.inputs[1:])}
         for value in (*graph.inputs, *graph.outputs):
             self._fix(value)
-        for node in graph:
+        for node in graph.all_nodes():  # what control flow reads, too
             self._visit(node)
 
     def groups(self) -> Iterable[ChannelGroup]:
@@ -79,7 +79,7 @@ class _Groups:
         if node in self._scalable:
             for value in (*data, *node.outputs):
                 self._root(value)
-        elif _keeps_channels(node, data):
+        elif node.graph is self._graph and _keeps_channels(node, data):
             for value in (*data, node.outputs[0]):
                 self._join(value, node.outputs[0])
         else:
@@ -117,8 +117,9 @@ def is_linear(node: ir.Node) -> bool:
     two = weight.shape is not None and len(weight.shape) == 2 and x.shape is not None and len(x.shape) == 2
     plain = "transA" not in node.attributes or node.attributes["transA"].as_int() == 0
     bias = node.inputs[2] if len(node.inputs) > 2 else None
-    spread = bias is not None and (bias.shape is None or len(bias.shape) > 1 or bias.shape[0] == 1)
-    return two and plain and not spread
+    # A bias that is spread, a number for all channels, has no factor a channel to take.
+    each = bias is None or (bias.shape is not None and len(bias.shape) == 1 and bias.shape[0] != 1)
+    return two and plain and each
 
 
 def _keeps_channels(node: ir.Node, data: list[ir.Value]) -> bool:
@@ -127,16 +128,22 @@ def _keeps_channels(node: ir.Node, data: list[ir.Value]) -> bool:
     output = node.outputs[0]
     if node.op_type in _HOMOGENEOUS:
         return len(data) == 1
-    if node.op_type in _SUMS:  # of tensors of one shape: a constant, or a spread operand, is not scaled along
-        shapes = {str(value.shape) for value in (*data, output)}
-        return len(data) == len(node.inputs) and len(shapes) == 1 and output.shape is not None
+    if node.op_type in _SUMS:  # channel by channel: a constant, or one channel for all, is not scaled along
+        ranks = {None if value.shape is None else len(value.shape) for value in (*data, output)}
+        sizes = {channels_of(value) for value in (*data, output)}
+        return len(data) == len(node.inputs) and len(ranks) == len(sizes) == 1 and None not in sizes
     if node.op_type in _RESHAPES:
         return len(data) == 1 and _volume(data[0]) == 1 == _volume(output) and channels_of(output) is not None
     if node.op_type in _REDUCTIONS:
-        x, y = data[0].shape, output.shape
-        kept = x is not None and y is not None and len(x) == 4 and str(x[0]) == str(y[0])
-        return len(data) == 1 and kept and channels_of(data[0]) == channels_of(output) and _spatial_axes(node)
+        return len(data) == 1 and _same_images(data[0], output) and _spatial_axes(node)
     return False
+
+
+def _same_images(x: ir.Value, y: ir.Value) -> bool:
+    """Whether a reduction of an image leaves its batch and its channels where they are."""
+    if x.shape is None or y.shape is None or len(x.shape) != 4 or len(y.shape) < 2:
+        return False
+    return str(x.shape[0]) == str(y.shape[0]) and channels_of(x) == channels_of(y)
 
 
 def _spatial_axes(node: ir.Node) -> bool:

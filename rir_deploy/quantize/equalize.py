@@ -1,16 +1,14 @@
 """Cross-layer equalisation: a factor a channel moves from the convolutions that write it to those that read it.
 
 With s > 0: W2 relu(W1 x + b1) = (W2 / s) relu((s W1) x + s b1), a channel at a time (Nagel et al., "Data-Free
-Quantization Through Weight Equalization and Bias Correction", arXiv 1906.04721). One step serves all channels of an
-activation and one all columns of a row of weights, so s trades the rounding of one against that of the other. All
-factors are powers of two: scaling by them is exact in floating point, so the network computes the same bits.
+Quantization Through Weight Equalization and Bias Correction", arXiv 1906.04721). All factors are powers of two (which
+ones, `exponents` says): scaling by them is exact in floating point, so the network computes the same bits.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -18,101 +16,11 @@ from numpy.typing import NDArray
 
 from rir_deploy.errors import InputError
 from rir_deploy.quantize.channels import channel_groups
-from rir_deploy.quantize.table import MAX_EXPONENT
 
 Floats = NDArray[np.float64]
 
 # On a node: its output is 2**e times what it was, one e a channel.
 EQUALIZED_KEY = "rir_deploy.equalized"
-
-_SWEEPS = 4
-# How much of a channel's largest value enters its own step: 0 leaves it, 1 makes all channels equally large.
-_STARTS = (0.0, 0.25, 0.5, 0.75, 1.0)
-
-
-@dataclass(frozen=True)
-class ChannelStatistics:
-    """Of one tensor over calibration, one number a channel: the largest |x| and the mean of x squared."""
-
-    max_abs: Floats
-    mean_square: Floats
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A product that reads the channels: squares of its weights [rows, channels], summed and at most, over the kernel.
-
-    ``gain`` weighs a row's rounding noise by what it does to the output of the layer; 1 / (its output's energy).
-    """
-
-    square_sum: Floats
-    square_max: Floats
-    kernel: int
-    gain: float
-
-
-def choose_exponents(stats: ChannelStatistics, readings: list[Reading], levels: int) -> NDArray[np.int64]:
-    """Powers of two that make the rounding noise of activation and weights together least; 0 for dead channels.
-
-    Args:
-        stats: of the tensor that is rounded to ``levels`` steps of its largest value.
-        readings: of every product that reads it.
-    """
-    alive = stats.max_abs > 0
-    for reading in readings:
-        alive &= reading.square_sum.sum(axis=0) > 0
-    if alive.sum() < 2:
-        return np.zeros(len(alive), dtype=np.int64)
-    reach = np.log2(np.where(alive, stats.max_abs, 1.0))
-    reach = np.where(alive, reach[alive].max() - reach, 0.0)
-    best, least = np.zeros(len(alive), dtype=np.int64), np.inf
-    for start in _STARTS:
-        exponents = np.clip(np.rint(start * reach), -MAX_EXPONENT, MAX_EXPONENT).astype(np.int64)
-        exponents, noise = _descend(exponents, alive, stats, readings, levels)
-        if noise < least * (1 - 1e-9):
-            best, least = exponents, noise
-    return best
-
-
-def _descend(
-    exponents: NDArray[np.int64],
-    alive: NDArray[np.bool_],
-    stats: ChannelStatistics,
-    readings: list[Reading],
-    levels: int,
-) -> tuple[NDArray[np.int64], float]:
-    """Coordinate descent: each channel one step up or down while that helps."""
-    exponents = exponents.copy()
-    least = noise(exponents, stats, readings, levels)
-    for _ in range(_SWEEPS):
-        before = least
-        for channel in np.flatnonzero(alive):
-            for step in (1, -1):
-                exponents[channel] += step
-                value = noise(exponents, stats, readings, levels)
-                if value < least * (1 - 1e-9) and abs(exponents[channel]) <= MAX_EXPONENT:
-                    least = value
-                    break
-                exponents[channel] -= step
-        if least == before:
-            break
-    return exponents, least
-
-
-def noise(exponents: NDArray[np.int64], stats: ChannelStatistics, readings: list[Reading], levels: int) -> float:
-    """Expected square of the rounding noise in the readers' outputs, up to a constant factor.
-
-    A step d rounds with an error of variance d^2 / 12; errors are taken as independent.
-    """
-    square = np.exp2(2.0 * exponents)
-    activation = float((square * stats.max_abs**2).max()) / levels**2
-    total = 0.0
-    for reading in readings:
-        from_activation = activation * (reading.square_sum / square).sum()
-        steps = (reading.square_max / square).max(axis=1) / 127.0**2
-        from_weights = steps.sum() * reading.kernel * (square * stats.mean_square).sum()
-        total += reading.gain * (from_activation + from_weights)
-    return total
 
 
 def equalize(graph: ir.Graph, exponents: Mapping[str, Sequence[int]]) -> None:

@@ -9,7 +9,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from rir_deploy.quantize.channels import ChannelGroup, channel_groups
-from rir_deploy.quantize.equalize import ChannelStatistics, Reading, choose_exponents, rows_of
+from rir_deploy.quantize.equalize import rows_of
+from rir_deploy.quantize.exponents import ChannelStatistics, Reading, choose_exponents
 
 
 class ChannelObserver:
