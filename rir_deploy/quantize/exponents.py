@@ -2,12 +2,12 @@
 
 One step serves all channels of an activation and one all columns of a row of weights: a factor that makes a channel
 larger makes its column of weights smaller, and trades the rounding of one against that of the other. With e the
-exponents, m and E the largest square and the energy of every channel, W a reader's weights, L the levels:
+exponents, m and E the largest square and the energy of every channel, W a reader's weights, L the levels, the noise is
 
-    noise = max_c(4^e_c m_c) / L^2 * sum_c(4^-e_c |W_c|^2) + sum_rows max_c(4^-e_c max W_rc^2) / 127^2 * sum_c(4^e_c E_c)
+    max_c(4^e_c m_c) / L^2 * sum_c(4^-e_c |W_c|^2) + sum_rows max_c(4^-e_c max W_rc^2) / 127^2 * sum_c(4^e_c E_c)
 
-The least is looked for by coordinate descent from several starts. Every term is a sum or a maximum over the channels, so
-one sweep keeps what the channels before and behind give together, and a trial costs one pass over the rows.
+The least is looked for by coordinate descent from several starts. Every term is a sum or a maximum over the channels:
+a sweep keeps what the channels before and behind give together, and a trial costs one pass over the rows.
 """
 
 from __future__ import annotations

@@ -135,9 +135,7 @@ class Fitting:
         parts = zip(layers, affines, bits, strict=True)
         rounded = round_layers(parts, moments, self._options.rounding, self._quantization)
         for method, table in tables.items():
-            weights = {
-                name: layer.finish(shifts[method].get(str(layer.layer.x.name))) for name, layer in rounded.items()
-            }
+            weights = {name: layer.finish(shifts[method].get(name)) for name, layer in rounded.items()}
             yield Way(Candidate(method, self._options.rounding, bool(exponents)), table, weights)
 
     def _tables(self, model: ir.Model, exponents: Mapping[str, tuple[int, ...]]) -> dict[str, RangeTable]:
@@ -158,11 +156,11 @@ class Fitting:
     def _observe_layers(
         self, model: ir.Model, layers: tuple[Weighted, ...], tables: Mapping[str, RangeTable]
     ) -> tuple[dict[str, Moments], dict[str, dict[str, NDArray[np.float64]]]]:
-        """Moments of the layers' inputs, and the shifts of their means by method and tensor."""
+        """Moments of the layers' inputs, and by method the shifts of their means: none where biases are left alone."""
         inputs = tuple(dict.fromkeys(str(layer.x.name) for layer in layers))
         observer = None if self._moments else MomentObserver(layers)
         shifts = {
-            method: ShiftObserver({one: activation_affine(table[one], self._quantization) for one in inputs})
+            method: ShiftObserver(layers, {one: activation_affine(table[one], self._quantization) for one in inputs})
             for method, table in tables.items()
         }
         with self._open_run(model, tuple(one for one in inputs if one != self._input)) as run:

@@ -64,24 +64,33 @@ class MomentObserver:
 
 
 class ShiftObserver:
-    """By how much rounding moves the mean of every channel of a tensor: E[x^ - x]."""
+    """By how much rounding moves the mean of every channel that a layer reads: E[x^ - x].
 
-    def __init__(self, affines: Mapping[str, Affine]) -> None:
-        self._affines = dict(affines)
+    Args:
+        affines: how the layers' inputs are rounded, by tensor.
+    """
+
+    def __init__(self, layers: Iterable[Weighted], affines: Mapping[str, Affine]) -> None:
+        self._layers, self._affines = tuple(layers), dict(affines)
         self._sums: dict[str, tuple[Floats, int]] = {}
 
     def add(self, tensors: Mapping[str, NDArray[np.floating]]) -> None:
-        """Count one batch; channels are axis 1."""
+        """Count one batch."""
+        errors = {}
         for name, affine in self._affines.items():
             x = tensors[name].astype(np.float32)
-            error = _round_trip(x, affine) - x
-            axes = tuple(axis for axis in range(x.ndim) if axis != 1)
-            total, count = error.sum(axis=axes, dtype=np.float64), x.size // x.shape[1]
+            errors[name] = _round_trip(x, affine) - x
+        for layer in self._layers:
+            error = errors[str(layer.x.name)]
+            # A convolution's channels are axis 1, a product's the last: a matrix may be multiplied by many rows.
+            channels = 1 if layer.node.op_type == "Conv" else error.ndim - 1
+            total = error.sum(axis=tuple(axis for axis in range(error.ndim) if axis != channels), dtype=np.float64)
+            name = str(layer.node.outputs[0].name)
             old = self._sums.get(name, (np.zeros_like(total), 0))
-            self._sums[name] = total + old[0], count + old[1]
+            self._sums[name] = total + old[0], error.size // error.shape[channels] + old[1]
 
     def shifts(self) -> dict[str, Floats]:
-        """[channels] by tensor."""
+        """[channels], by the name of the layer's output."""
         return {name: total / count for name, (total, count) in self._sums.items()}
 
 

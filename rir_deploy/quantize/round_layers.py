@@ -82,7 +82,7 @@ def _round(
         tried = [representable(largest * share, half=options.rest == "fp16") for share in _SHARES[8]]
     else:
         wide = np.abs(matrix).argmax(axis=1)
-        bounds, tried = _narrow(matrix, wide, bits)
+        bounds, tried = _narrow(matrix, wide, bits, options.weight_limit)
         tried = [np.maximum(steps, largest) for steps in tried]
     if rounding == "nearest":
         tried = tried[:1]
@@ -101,13 +101,13 @@ def _round(
         integers.append(found)
         steps.append(chosen)
     rounded = from_rows(layer, np.concatenate(integers).astype(np.int8))
-    return RoundedWeight(
-        rounded.astype(np.int8), np.concatenate(steps), layer.bias_array, None if wide is None else wide
-    )
+    return RoundedWeight(rounded.astype(np.int8), np.concatenate(steps), layer.bias_array, wide)
 
 
-def _narrow(matrix: Floats, wide: NDArray[np.int64], bits: int) -> tuple[Bounds, list[NDArray[np.float32]]]:
-    """Bounds of few bits but for one tap a row, and the steps to try.
+def _narrow(
+    matrix: Floats, wide: NDArray[np.int64], bits: int, most_wide: int
+) -> tuple[Bounds, list[NDArray[np.float32]]]:
+    """Bounds of few bits but for one tap a row, up to ``most_wide``, and the steps to try.
 
     After a fold one tap of a row holds an identity, 13 to 38 standard deviations out. Kept to 8 bits in units of the
     row's own step it costs the others nothing; a step that divides it makes it exact.
@@ -115,7 +115,7 @@ def _narrow(matrix: Floats, wide: NDArray[np.int64], bits: int) -> tuple[Bounds,
     rows = np.arange(len(matrix))
     limit = 2.0 ** (bits - 1)
     low, high = np.full(matrix.shape, -limit), np.full(matrix.shape, limit - 1)
-    low[rows, wide], high[rows, wide] = -127.0, 127.0
+    low[rows, wide], high[rows, wide] = -most_wide, most_wide
     tap = np.abs(matrix[rows, wide])
     rest = np.abs(matrix)
     rest[rows, wide] = 0.0
@@ -123,8 +123,8 @@ def _narrow(matrix: Floats, wide: NDArray[np.int64], bits: int) -> tuple[Bounds,
     tried = []
     for share in _SHARES[bits]:
         steps = most * share / (limit - 1)
-        steps = np.where(steps > 0, steps, tap / 127.0)
-        turns = np.clip(np.rint(tap / np.where(steps > 0, steps, 1.0)), 1.0, 127.0)
+        steps = np.where(steps > 0, steps, tap / most_wide)
+        turns = np.clip(np.rint(tap / np.where(steps > 0, steps, 1.0)), 1.0, most_wide)
         steps = np.where(tap > 0, tap / turns, 1.0)
         tried.append(representable(steps, half=False))
     return Bounds(low, high), tried

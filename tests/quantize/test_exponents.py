@@ -94,8 +94,7 @@ def test_factors_stay_within_their_limit(wide: float) -> None:
 
 
 def test_work_grows_with_the_weights_not_with_their_square(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A trial touches one number a row: 384 channels take thousands of trials, each of which must not be a pass over all
-    weights."""
+    """A trial, of which there are thousands, looks at one number a row and not at all weights again."""
     touched = 0
     plain = module._Part.with_channel
 
