@@ -11,6 +11,9 @@ from rir_deploy.cli import common
 from rir_deploy.cli.train import training_bar
 from rir_deploy.errors import GateError
 
+# Of a ranking; the report has the rest.
+_LAYERS = 10
+
 
 @click.command("run", short_help="Do all of it, by a plan, into one folder.")
 @click.argument("plan", metavar="DEPLOY.toml", type=click.Path(path_type=Path))
@@ -36,7 +39,7 @@ def command(plan: Path, output: Path, as_json: bool) -> int:
 
 
 def print_run(record: dict[str, Any], folder: Path) -> None:
-    """The run as tables: the fold, the engines, the timing."""
+    """The run as tables: the fold, the engines, INT8, the timing."""
     from rir_deploy.report.console import percent, print_table, size
 
     model, folded = record["model"], record["export"]["fold"]
@@ -68,9 +71,23 @@ def print_run(record: dict[str, Any], folder: Path) -> None:
         )
     columns = ("backend", "precision", "size", "top-1 PyTorch", "top-1", "agreement", "max error", "parity", "engine")
     print_table(f"engines against the checkpoint, on {record['data']}", columns, rows)
+    _print_int8(record)
     if record["bench"] is not None:
         print_latency(record["bench"])
     common.say(f"report: {folder / 'report.html'}")
+
+
+def _print_int8(record: dict[str, Any]) -> None:
+    """How INT8 was chosen, which layers hurt, and what folding is worth; all of it is in the report."""
+    from rir_deploy.report.console import show
+    from rir_deploy.report.schema import read_run
+    from rir_deploy.report.tables_int8 import candidates_table, layers_table, pairs_table
+
+    run = read_run(record)
+    tables = [table for graph in run.graphs for table in (candidates_table(graph), layers_table(graph, _LAYERS))]
+    for table in (*tables, pairs_table(run)):
+        if table is not None:
+            show(table)
 
 
 def _how(engine: dict[str, Any]) -> str:

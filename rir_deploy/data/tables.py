@@ -48,6 +48,13 @@ def as_number(value: object, what: str) -> float:
     return result
 
 
+def as_switch(value: object, what: str) -> bool:
+    """``value`` if it is true or false."""
+    if not isinstance(value, bool):
+        raise InputError(f"{what} must be true or false, not {value!r}")
+    return value
+
+
 def as_text(value: object, what: str) -> str:
     """``value`` if it is a string that is not empty."""
     if not isinstance(value, str) or not value:

@@ -7,18 +7,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rir_deploy.data.tables import as_integer, as_list, as_number, as_text, check_table
+from rir_deploy.data.tables import as_integer, as_list, as_number, as_switch, as_text, check_table
 from rir_deploy.engines import BACKENDS
 from rir_deploy.engines.base import BatchRange
 from rir_deploy.errors import InputError, UsageError, unknown_name
 from rir_deploy.pipeline.lower import PRECISIONS, Precision
+from rir_deploy.pipeline.sensitivity import SearchRequest
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-_KEYS = ("checkpoint", "model", "precisions", "backends", "targets", "batch", "data", "bench")
+_KEYS = (
+    *("checkpoint", "model", "precisions", "backends", "targets", "batch", "data", "bench", "unfolded"),
+    *("sensitivity", "max_drop", "eval_data"),
+)
 _DATA_KEYS = ("train", "calibration", "test")
 _BENCH_KEYS = ("batches", "duration_s", "rounds", "threads")
 
@@ -43,6 +47,8 @@ class Plan:
         factory: "package.module:factory" for a checkpoint of a foreign network.
         data: sources by part ("train", "calibration", "test"); what is left out is the recipe's own.
         backends: engines are built for those that are installed; one named here and not installed is refused.
+        search: ranks the layers of each INT8 graph, and keeps some in float where it holds a budget; None does neither.
+        unfolded: INT8 is made of the network as it was traced as well, and held against that of the folded one.
     """
 
     recipe: str
@@ -53,6 +59,8 @@ class Plan:
     backends: tuple[str, ...] | None = None
     targets: tuple[str, ...] = ()
     batch: BatchRange = BatchRange()
+    search: SearchRequest | None = SearchRequest()
+    unfolded: bool = True
     bench: BenchPlan = BenchPlan()
 
 
@@ -77,7 +85,7 @@ def read_plan(path: Path) -> Plan:
 
 def _plan(data: dict[str, Any], folder: Path) -> Plan:
     check_table(data, "the plan", ("recipe",), _KEYS)
-    plan = Plan(recipe=_local(as_text(data["recipe"], "recipe"), folder))
+    plan = Plan(_local(as_text(data["recipe"], "recipe"), folder), search=_search(data, folder))
     if "checkpoint" in data:
         plan = replace(plan, checkpoint=folder / as_text(data["checkpoint"], "checkpoint"))
     if "model" in data:
@@ -93,11 +101,28 @@ def _plan(data: dict[str, Any], folder: Path) -> Plan:
         if len(sizes) != 3:
             raise InputError("batch must be [min, opt, max]")
         plan = replace(plan, batch=BatchRange(*sizes))
+    if "unfolded" in data:
+        plan = replace(plan, unfolded=as_switch(data["unfolded"], "unfolded"))
     if "data" in data:
         table = check_table(data["data"], "data", (), _DATA_KEYS)
         plan = replace(plan, data={key: _local(as_text(value, key), folder) for key, value in table.items()})
     return (
         replace(plan, bench=_bench(check_table(data["bench"], "bench", (), _BENCH_KEYS))) if "bench" in data else plan
+    )
+
+
+def _search(data: dict[str, Any], folder: Path) -> SearchRequest | None:
+    budget = [key for key in ("max_drop", "eval_data") if key in data]
+    if not as_switch(data.get("sensitivity", True), "sensitivity"):
+        if budget:
+            raise InputError(f"{budget[0]} needs the ranking of the layers: leave 'sensitivity = false' out")
+        return None
+    if len(budget) == 1:
+        raise InputError(f"{budget[0]} stands alone: max_drop (points of top-1) and eval_data go together")
+    if not budget:
+        return SearchRequest()
+    return SearchRequest(
+        as_number(data["max_drop"], "max_drop"), _local(as_text(data["eval_data"], "eval_data"), folder)
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rir_deploy.pipeline.progress import Progress
+    from rir_deploy.report.table import Table
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -30,8 +31,14 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     console.print(table)
 
 
+def show(table: Table) -> None:
+    """A table of the report on stdout."""
+    rows = [[f"{cell.text} ({cell.note})" if cell.note else cell.text for cell in row] for row in table.rows]
+    print_table(table.caption, [column.title for column in table.columns], rows)
+
+
 def _is_figure(cell: object) -> bool:
-    return isinstance(cell, str) and (cell[:1].isdigit() or cell in ("", "-"))
+    return isinstance(cell, str) and (cell[:1].isdigit() or cell in ("", "-", "–"))
 
 
 @contextmanager

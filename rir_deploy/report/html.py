@@ -13,12 +13,14 @@ from typing import Any
 from rir_deploy.errors import BackendError
 from rir_deploy.report.plots import Plot, accuracy_plot, fold_plot, size_plot
 from rir_deploy.report.plots_bench import bench_plots
+from rir_deploy.report.plots_int8 import sensitivity_plots
 from rir_deploy.report.schema import Run, read_run
 from rir_deploy.report.summary import summarize
 from rir_deploy.report.table import Table
 from rir_deploy.report.tables_bench import doubts, latency_table, settings_table
 from rir_deploy.report.tables_engine import engines_table, proofs_table, runtimes_table
 from rir_deploy.report.tables_files import absent_table, files_table
+from rir_deploy.report.tables_int8 import candidates_table, pairs_table
 from rir_deploy.report.tables_model import fold_table, graphs_table, kept_tables, machine_table, model_table
 
 
@@ -79,6 +81,8 @@ def sections(run: Run) -> list[Section]:
         _fold(run),
         _graphs(run),
         _engines(run),
+        _pairs(run),
+        _int8(run),
         _latency(run),
         Section("provenance", "Provenance", (files_table(run.files),)) if run.files else None,
         _absent(run),
@@ -93,9 +97,9 @@ def _fold(run: Run) -> Section | None:
 
 def _graphs(run: Run) -> Section | None:
     tables = kept_tables(run)
-    if not run.graphs and not tables:
+    if not run.all_graphs and not tables:
         return None
-    graphs = (graphs_table(run.graphs),) if run.graphs else ()
+    graphs = (graphs_table(run.all_graphs),) if run.all_graphs else ()
     return Section("graphs", "Graphs", (*graphs, *tables))
 
 
@@ -103,8 +107,19 @@ def _engines(run: Run) -> Section | None:
     if not run.engines:
         return None
     proofs = proofs_table(run.engines)
-    tables = (engines_table(run.engines), *([proofs] if proofs.rows else []), runtimes_table(run.engines))
+    tables = (engines_table(run.engines), *([proofs] if proofs.rows else []), runtimes_table(run.all_engines))
     return Section("engines", "Engines and parity", tables, _drawn(accuracy_plot(run.engines), size_plot(run)))
+
+
+def _pairs(run: Run) -> Section | None:
+    table = pairs_table(run)
+    return None if table is None else Section("pairs", "Folded against unfolded", (table,))
+
+
+def _int8(run: Run) -> Section | None:
+    tables = tuple(table for graph in run.all_graphs if (table := candidates_table(graph)) is not None)
+    plots = tuple(plot for graph in run.all_graphs for plot in sensitivity_plots(graph))
+    return Section("int8", "How INT8 was chosen", tables, plots) if tables or plots else None
 
 
 def _latency(run: Run) -> Section | None:

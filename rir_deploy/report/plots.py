@@ -53,7 +53,7 @@ def fold_plot(fold: Fold) -> Plot | None:
         for index, (old, new) in enumerate(pairs):
             bar(axes, index, old, "before", at=0.63, height=0.19)
             bar(axes, index, new, "after", at=0.83, height=0.19)
-        svg = to_svg(figure, "Nodes by operator before and after the fold: " + _read_out(rows))
+        svg = to_svg(figure, "Nodes by operator before and after the fold: " + read_out(rows))
     return Plot("Nodes by operator", svg, (Key("before", "■", "before the fold"), Key("after", "■", "after it")))
 
 
@@ -69,7 +69,7 @@ def size_plot(run: Run) -> Plot | None:
         axes.set_xlim(0, max(1, *(size for _, _, size in sizes)))
         for index, (_, precision, size) in enumerate(sizes):
             bar(axes, index, size, precision)
-        svg = to_svg(figure, "Sizes of graphs and engines: " + _read_out(rows))
+        svg = to_svg(figure, "Sizes of graphs and engines: " + read_out(rows))
     return Plot("Size of graphs and engines", svg, precision_keys([precision for _, precision, _ in sizes], "■"))
 
 
@@ -96,7 +96,7 @@ def accuracy_plot(engines: Sequence[Engine]) -> Plot | None:
             dot(axes, index, candidate, engine.precision)
         axes.locator_params(axis="x", nbins=5)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g} %")
-        svg = to_svg(figure, "Top-1 of the reference and of each engine: " + _read_out(rows))
+        svg = to_svg(figure, "Top-1 of the reference and of each engine: " + read_out(rows))
     legend = (Key("ink", "○", "reference"), *precision_keys([engine.precision for engine, *_ in pairs], "●"))
     return Plot("Top-1 accuracy (the axis does not begin at zero)", svg, legend)
 
@@ -107,5 +107,6 @@ def _accuracy_row(engine: Engine, verify: Verify) -> Row:
     return Row(f"{engine.name}{label}", f"{reference.removesuffix(' %')} → {candidate}")
 
 
-def _read_out(rows: Sequence[Row]) -> str:
+def read_out(rows: Sequence[Row]) -> str:
+    """The words of the rows, for those who do not see the figure."""
     return "; ".join(f"{row.name} {row.value}" for row in rows)

@@ -21,22 +21,29 @@ WIDTH_IN, ROW_IN, AXIS_IN = 4.3, 0.43, 0.4
 # Where the words and the mark of a row are, as shares of its height.
 WORDS_AT, MARK_AT = 0.42, 0.74
 BAR_HEIGHT = 0.3
-# Letters of a row's two ends together.
-_LINE = 48
+# The same where rows have notes.
+NOTED_AT, NOTE_AT, UNDER_NOTE_AT, LOW_BAR = 0.26, 0.58, 0.86, 0.15
+_NOTE_PT = 7.5
+# Letters of a row's two ends together, and of its note.
+_LINE, _NOTE = 48, 62
 # Over this ratio of the largest to the smallest value, an axis is logarithmic.
 _LINEAR = 20.0
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row's words: its name, and its value at the other end."""
+    """A row's words: its name, its value at the other end, and a smaller note beneath the name."""
 
     name: str
     value: str
+    note: str = ""
 
 
 def row_axes(rows: Sequence[Row], *, axis: bool) -> tuple[Figure, Axes]:
-    """A figure with the words of all rows; row i takes y from i to i + 1. ``axis``: leave room for one below."""
+    """A figure with the words of all rows; row i takes y from i to i + 1. ``axis``: leave room for one below.
+
+    Where a row has a note, marks go to `UNDER_NOTE_AT`.
+    """
     from matplotlib.figure import Figure
 
     below = AXIS_IN if axis else 0.02
@@ -51,10 +58,14 @@ def row_axes(rows: Sequence[Row], *, axis: bool) -> tuple[Figure, Axes]:
     axes.tick_params(left=False, labelleft=False, bottom=False, labelbottom=axis, labelcolor=paint("soft"))
     across = axes.get_yaxis_transform()
     inset = margin / (1 - 2 * margin)  # words begin at the figure's edge, not at the axis
+    noted = any(row.note for row in rows)
     for index, row in enumerate(rows):
-        y = index + WORDS_AT
+        y = index + (NOTED_AT if noted else WORDS_AT)
         axes.text(-inset, y, shorten(row.name, _LINE - len(row.value)), transform=across)
         axes.text(1 + inset, y, row.value, ha="right", transform=across, color=paint("soft"))
+        if row.note:
+            note = shorten(row.note, _NOTE)
+            axes.text(-inset, index + NOTE_AT, note, transform=across, color=paint("soft"), size=_NOTE_PT)
     return figure, axes
 
 

@@ -1,4 +1,4 @@
-"""The record of a run, ``run.json``, schema 1: everything that the report shows, and nothing else is read.
+"""The record of a run, ``run.json``, schema 2: everything that the report shows, and nothing else is read.
 
     run.json ─ machine      where it ran
              ─ model        the checkpoint it began with
@@ -6,6 +6,7 @@
              ─ graphs       one ONNX graph a precision and flavour
              ─ calibration  the images that gave the INT8 ranges; null where nothing was calibrated
              ─ engines      what was built from the graphs, each with its parity proof
+             ─ unfolded     graphs and engines of the network as it was traced, in INT8, to compare with; or null
              ─ bench        the latency of the engines; null where it was not measured
              ─ files        every file with its hash and the hashes of what it was made from
 
@@ -22,8 +23,9 @@ from dataclasses import dataclass
 from rir_deploy.errors import InputError
 from rir_deploy.report.reader import Amount, Count, Share, Size, read_record
 from rir_deploy.report.schema_engine import Bench, Engine, Kept, Machine
+from rir_deploy.report.schema_graph import Graph
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -88,48 +90,24 @@ class Export:
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A way to quantise; ``sqnr_db`` of the outputs on the images held back, None where there was no choice."""
-
-    method: str
-    rounding: str
-    equalized: bool
-    sqnr_db: float | None
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The way taken, and all that were measured, best first."""
-
-    images: Count
-    method: str
-    rounding: str
-    equalized: bool
-    sqnr_db: float | None
-    candidates: tuple[Candidate, ...]
-
-
-@dataclass(frozen=True)
-class Graph:
-    """``kept`` are the nodes that stay in a wider precision than the graph's, and why; ``calibration`` is of INT8."""
-
-    name: str
-    file: str
-    precision: str
-    flavour: str | None
-    size_bytes: Count
-    sha256: str
-    kept: tuple[Kept, ...]
-    calibration: Choice | None
-
-
-@dataclass(frozen=True)
 class Calibration:
     """What the INT8 ranges were taken from."""
 
     data: str
     images: Count
     method: str
+
+
+@dataclass(frozen=True)
+class Unfolded:
+    """The network as it was traced: its FP32 graph, those of INT8, and an engine for each backend.
+
+    The engines are those of ``Run.engines`` in INT8 with another graph; where one could not have run here it was not
+    built, and its proof is of its graph.
+    """
+
+    graphs: tuple[Graph, ...]
+    engines: tuple[Engine, ...]
 
 
 @dataclass(frozen=True)
@@ -158,8 +136,19 @@ class Run:
     graphs: tuple[Graph, ...]
     calibration: Calibration | None
     engines: tuple[Engine, ...]
+    unfolded: Unfolded | None
     bench: Bench | None
     files: tuple[File, ...]
+
+    @property
+    def all_graphs(self) -> tuple[Graph, ...]:
+        """Those of the unfolded network last."""
+        return (*self.graphs, *(self.unfolded.graphs if self.unfolded is not None else ()))
+
+    @property
+    def all_engines(self) -> tuple[Engine, ...]:
+        """Those of the unfolded network last."""
+        return (*self.engines, *(self.unfolded.engines if self.unfolded is not None else ()))
 
 
 def read_run(data: object, source: str = "run.json") -> Run:
@@ -170,7 +159,8 @@ def read_run(data: object, source: str = "run.json") -> Run:
     """
     schema = data.get("schema") if isinstance(data, Mapping) else None
     if isinstance(schema, int) and not isinstance(schema, bool) and schema != SCHEMA:
-        raise InputError(f"'{source}' has schema {schema}, and this version reads schema {SCHEMA}; update rir-deploy")
+        way_out = "update rir-deploy" if schema > SCHEMA else "repeat the run, which keeps what is still valid"
+        raise InputError(f"'{source}' has schema {schema}, and this version reads schema {SCHEMA}; {way_out}")
     run = read_record(Run, data, source)
     for index, engine in enumerate(run.engines):
         if engine.status == "verified" and engine.verify is None:

@@ -74,10 +74,11 @@ class Verify:
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine. ``status`` is "verified", "failed" or "built, not run", and ``reason`` says why it is not the first,
-    or what the proof of a verified one leaves open (an FP16 engine on a CPU that computes in FP32).
+    """An engine. ``status`` is "verified", "failed", "built, not run" or, with a proof of its graph alone, "not built".
+    ``reason`` says why it is not the first, or what the proof of a verified one leaves open (an FP16 engine on a CPU
+    that computes in FP32).
 
-    ``size_bytes`` and ``seconds`` are None where the build failed; ``realized`` is what the runtime made of it.
+    ``size_bytes`` and ``seconds`` are None where it was not built; ``realized`` is what the runtime made of it.
     """
 
     name: str
@@ -89,7 +90,7 @@ class Engine:
     targets: tuple[str, ...]
     seconds: Amount | None
     realized: dict[str, object]
-    status: Literal["verified", "failed", "built, not run"]
+    status: Literal["verified", "failed", "built, not run", "not built"]
     reason: str
     verify: Verify | None
 

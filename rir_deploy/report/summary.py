@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rir_deploy.report import text
+from rir_deploy.report.pairs import find_pairs
 from rir_deploy.report.schema import Run
 from rir_deploy.report.schema_engine import Bench, BenchResult, Engine, Verify
 from rir_deploy.report.tables_bench import is_eager, labels
@@ -33,7 +34,8 @@ def summarize(run: Run) -> Summary:
     failed = [engine for engine in run.engines if engine.failed]
     check = run.export.check
     passed = run.passed and not failed and (check is None or check.passed)
-    figures = (_parity(run), _fold(run), _drop(run), _smallest(run), None if run.bench is None else _fastest(run.bench))
+    fastest = None if run.bench is None else _fastest(run.bench)
+    figures = (_parity(run), _fold(run), _drop(run), _smallest(run), fastest, _folding(run))
     return Summary(passed, _sentence(run, failed, passed), tuple(figure for figure in figures if figure is not None))
 
 
@@ -110,6 +112,21 @@ def _fastest(bench: Bench) -> KeyFigure | None:
     return KeyFigure(
         f"Fastest at batch {text.count(result.batch)}", f"{text.ms(median)} ms", _against(bench, result, median, eager)
     )
+
+
+def _folding(run: Run) -> KeyFigure | None:
+    """What the fold is worth in INT8, on the backend that is fastest with it."""
+    timed = [
+        (pair.folded.latency_ms, pair.unfolded.latency_ms, pair)
+        for pair in find_pairs(run)
+        if pair.folded.latency_ms and pair.unfolded.latency_ms
+    ]
+    if not timed:
+        return None
+    folded, unfolded, pair = min(timed, key=lambda row: row[0])
+    better = {which: ", ".join(pair.won(which)) or "nothing" for which in ("folded", "unfolded")}
+    note = f"{pair.folded.engine.backend}: folded is better at {better['folded']}, unfolded at {better['unfolded']}"
+    return KeyFigure("INT8, folded to unfolded", f"{text.number(unfolded / folded, 2)}× as fast", note)
 
 
 def _against(bench: Bench, result: BenchResult, median: float, eager: list[tuple[float, BenchResult]]) -> str:

@@ -54,8 +54,8 @@ def parity(engine: Engine) -> Cell:
     """The verdict on an engine, which always says whether the engine itself has run."""
     verify = engine.verify
     simulated = verify is not None and verify.simulation
-    if engine.status == "built, not run":
-        status = f"built, not run: {engine.reason}" if engine.reason else engine.status
+    if engine.status in ("built, not run", "not built"):
+        status = f"{engine.status}: {engine.reason}" if engine.reason else engine.status
         if verify is None:
             return Cell(status, tone="muted")
         how = "simulation" if simulated else "proof"
@@ -111,5 +111,6 @@ def runtimes_table(engines: tuple[Engine, ...]) -> Table:
             Cell(text.words(engine.realized)),
         )
         for engine in engines
+        if engine.status != "not built"
     )
     return Table("runtimes", "What the runtimes made of the graphs", titles, rows, wide=True)

@@ -30,7 +30,12 @@ def files_table(files: tuple[File, ...]) -> Table:
 
 def absent_table(run: Run) -> Table | None:
     """What was not run, and why; None where everything was."""
-    rows = [*_absent_stages(run), *_absent_engines(run), *([] if run.bench is None else _absent_times(run.bench))]
+    rows = [
+        *_absent_stages(run),
+        *_absent_int8(run),
+        *_absent_engines(run),
+        *([] if run.bench is None else _absent_times(run.bench)),
+    ]
     if not rows:
         return None
     cells = tuple((Cell(what), Cell(why)) for what, why in rows)
@@ -51,12 +56,22 @@ def _absent_stages(run: Run) -> list[tuple[str, str]]:
     return rows
 
 
+def _absent_int8(run: Run) -> list[tuple[str, str]]:
+    graphs = [graph for graph in run.graphs if graph.precision == "int8"]
+    rows = [(f"ranking of the layers of {one.name}", "it was left out") for one in graphs if one.sensitivity is None]
+    if graphs and run.unfolded is None:
+        fold = run.export.fold
+        why = "it was left out" if fold is not None and fold.modified else "there is but one graph: nothing folded"
+        rows.append(("INT8 of the unfolded network", why))
+    return rows
+
+
 def _absent_engines(run: Run) -> list[tuple[str, str]]:
     rows = []
-    for engine in run.engines:
+    for engine in run.all_engines:
         verify = engine.verify
-        if engine.status == "built, not run":
-            rows.append((f"engine {engine.name}", f"built, not run: {engine.reason}"))
+        if engine.status in ("built, not run", "not built"):
+            rows.append((f"engine {engine.name}", f"{engine.status}: {engine.reason}"))
         if verify is not None and verify.simulation:
             how = verify.candidate.runs_on.removeprefix("simulation: ")
             rows.append((f"parity of {engine.name}", f"by simulation: {how}"))

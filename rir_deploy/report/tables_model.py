@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rir_deploy.report import text
-from rir_deploy.report.schema import Calibration, Change, Check, Fold, Graph, Run
+from rir_deploy.report.schema import Calibration, Change, Check, Fold, Run
 from rir_deploy.report.schema_engine import Kept, Machine
+from rir_deploy.report.schema_graph import Graph
 from rir_deploy.report.table import Cell, Table, columns
 
 # The counts of a fold, in the order shown: key, what it is called, whether it counts bytes.
@@ -95,7 +96,7 @@ def kept_tables(run: Run) -> list[Table]:
         tables.append(
             Table("refused", "What the fold left alone", columns("by", "reason", ">nodes", "names"), rows, True)
         )
-    kept = [row for graph in run.graphs for row in _by_reason(graph.name, graph.kept)]
+    kept = [row for graph in run.all_graphs for row in _by_reason(graph.name, graph.kept)]
     if kept:
         caption = "Nodes kept in FP32"
         tables.append(Table("kept", caption, columns("graph", "reason", ">nodes", "names"), tuple(kept), wide=True))

@@ -1,0 +1,121 @@
+"""Tables on INT8: the ways to quantise that were measured, its layers, and the folded network against the unfolded."""
+
+from __future__ import annotations
+
+from rir_deploy.report import text
+from rir_deploy.report.pairs import Contestant, Pair, Winner, find_pairs
+from rir_deploy.report.schema import Run
+from rir_deploy.report.schema_graph import Candidate, Choice, Graph, Layer, Sensitivity
+from rir_deploy.report.table import Cell, Table, columns
+from rir_deploy.report.tables_engine import parity
+
+
+def candidates_table(graph: Graph) -> Table | None:
+    """The ways to quantise a graph, best first; None where it was not calibrated."""
+    choice = graph.calibration
+    if choice is None:
+        return None
+    rows: tuple[Candidate | Choice, ...] = choice.candidates or (choice,)
+    taken = next((index for index, one in enumerate(rows) if _way(one) == _way(choice)), None)
+    titles = columns("ranges by", "weights by", "equalised", ">SQNR (dB)", "choice")
+    cells = tuple(
+        (
+            Cell(one.method),
+            Cell(one.rounding),
+            Cell("yes" if one.equalized else "no"),
+            Cell(text.number(one.sqnr_db, 1)),
+            Cell("taken", tone="good") if index == taken else Cell(""),
+        )
+        for index, one in enumerate(rows)
+    )
+    how = "" if choice.sqnr_db is None else ", by the SQNR on those held back"
+    caption = f"{graph.name}: ways to quantise, on {text.plural(choice.images, 'image')}{how}"
+    return Table(f"candidates-{graph.name}", caption, titles, cells)
+
+
+def _way(one: Candidate | Choice) -> tuple[str, str, bool]:
+    return one.method, one.rounding, one.equalized
+
+
+def layers_table(graph: Graph, limit: int) -> Table | None:
+    """The ``limit`` layers that hurt most when quantised alone; None where they were not ranked."""
+    found = graph.sensitivity
+    if found is None:
+        return None
+    rows = tuple(
+        (Cell(layer.node), Cell(damage(layer)), Cell(becomes(layer)), Cell(", ".join(layer.members) or text.NONE))
+        for layer in found.layers[:limit]
+    )
+    titles = columns("node", ">SQNR", "becomes", "computes")
+    return Table(f"layers-{graph.name}", sensitivity_caption(graph.name, found), titles, rows, wide=True)
+
+
+def damage(layer: Layer) -> str:
+    """What quantising a layer alone leaves of the output, in words."""
+    return "no error" if layer.sqnr_db is None else f"{text.number(layer.sqnr_db, 1)} dB"
+
+
+def becomes(layer: Layer) -> str:
+    return "float" if layer.kept else "INT8"
+
+
+def sensitivity_caption(name: str, found: Sensitivity) -> str:
+    """What a ranking is of, and what was kept by it."""
+    caption = f"{name}: each layer quantised alone, on {text.plural(found.images, 'image')}"
+    if found.max_drop is None:
+        return caption
+    kept = f"{sum(layer.kept for layer in found.layers)} of {len(found.layers)} stay in float"
+    lost = "" if found.drop is None else f", which loses {text.points(100 * found.drop)}"
+    return f"{caption}; {kept} to lose at most {text.points(found.max_drop)} points of top-1{lost}"
+
+
+def pairs_table(run: Run) -> Table | None:
+    """Folded against unfolded, two rows a backend; None where there is nothing to compare."""
+    found = find_pairs(run)
+    if not found:
+        return None
+    batches = sorted({pair.batch for pair in found if pair.batch is not None})
+    sizes = "" if not batches else f" at batch {text.count(batches[0])}" if len(batches) == 1 else ", smallest batch"
+    titles = columns(
+        "INT8 engine",
+        "network",
+        ">agreement",
+        ">SQNR (dB)",
+        ">top-1",
+        f">median (ms){sizes}",
+        ">size",
+        ">kept in float",
+        "better at",
+        "parity",
+    )
+    rows = tuple(_row(pair, one, which) for pair in found for one, which in _sides(pair))
+    caption = "INT8 of the folded network against that of the unfolded; a difference within chance or noise is level"
+    return Table("pairs", caption, titles, rows, wide=True)
+
+
+def _sides(pair: Pair) -> tuple[tuple[Contestant, Winner], ...]:
+    return (pair.folded, "folded"), (pair.unfolded, "unfolded")
+
+
+def _row(pair: Pair, one: Contestant, which: Winner) -> tuple[Cell, ...]:
+    verify = one.engine.verify
+    better = pair.won(which)
+    level = f"level: {', '.join(pair.won('level'))}" if which == "folded" and pair.won("level") else ""
+    return (
+        Cell(one.engine.name),
+        Cell(which),
+        Cell(text.NONE if verify is None else text.percent(verify.agreement)),
+        Cell(text.NONE if verify is None else "equal" if verify.max_abs_error == 0 else text.number(verify.sqnr_db, 1)),
+        Cell(text.NONE if verify is None else text.percent(verify.candidate.top1)),
+        Cell(text.ms(one.latency_ms)),
+        _size(pair, one),
+        Cell(text.NONE if one.graph is None else text.count(len(one.graph.kept))),
+        Cell(", ".join(better) or text.NONE, level, tone="good" if better else ""),
+        parity(one.engine),
+    )
+
+
+def _size(pair: Pair, one: Contestant) -> Cell:
+    if one.size_bytes is None:
+        return Cell(text.NONE)
+    return Cell(text.size(one.size_bytes), "the graph" if pair.sizes_of == "graph" else "")
