@@ -106,7 +106,8 @@ def _register(ort: Any, provider: OrtProvider, plugin: Any) -> None:
         if not plugin_devices(ort, provider):
             ort.register_execution_provider_library(provider.provider, plugin.get_library_path())
     except Exception as error:  # onnxruntime raises its own family of exceptions
-        raise BackendError(f"{provider.label} does not load: {first_line(error)}; run doctor") from error
+        if "already registered" not in str(error):  # as one that found no device is
+            raise BackendError(f"{provider.label} does not load: {first_line(error)}; run doctor") from error
     if not plugin_devices(ort, provider):
         raise BackendError(f"{provider.label} finds no GPU that it takes (Ampere or later); run doctor")
 

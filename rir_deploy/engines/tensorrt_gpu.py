@@ -62,7 +62,10 @@ def cuda_version(driver: Any = None) -> str | None:
     """The newest CUDA that the driver runs, "13.0"; None without a driver. ``driver`` as `probe_gpu` takes it."""
     library = _driver() if driver is None else driver
     number = ctypes.c_int(0)
-    if library is None or library.cuDriverGetVersion(ctypes.byref(number)) != 0:
+    try:
+        if library is None or library.cuDriverGetVersion(ctypes.byref(number)) != 0:
+            return None
+    except AttributeError:  # some other library of that name
         return None
     return f"{number.value // 1000}.{number.value % 1000 // 10}"
 

@@ -43,7 +43,8 @@ class FakeOrt:
     def register_execution_provider_library(self, name: str, path: str) -> None:
         if not self.loads:
             raise RuntimeError(f"Failed to load library {path}: libcuda.so.1: cannot open shared object file\nmore")
-        assert not self.registered, "a second registration is an error"
+        if self.registered:
+            raise RuntimeError(f"[ONNXRuntimeError] : 1 : FAIL : EP library is already registered under {name}")
         assert (name, path) == (self.provider, "plugin.so")
         self.registered += 1
 

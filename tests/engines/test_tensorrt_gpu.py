@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from rir_deploy.engines import tensorrt_gpu
-from rir_deploy.engines.tensorrt_gpu import Gpu, NoGpu, probe_gpu
+from rir_deploy.engines.tensorrt_gpu import Gpu, NoGpu, cuda_version, probe_gpu
 
 
 class FakeDriver:
@@ -15,6 +15,10 @@ class FakeDriver:
         self.init, self.count = init, count
 
     def cuInit(self, flags: int) -> int:  # noqa: N802
+        return self.init
+
+    def cuDriverGetVersion(self, pointer: Any) -> int:  # noqa: N802
+        pointer._obj.value = 12060
         return self.init
 
     def cuDeviceGetCount(self, pointer: Any) -> int:  # noqa: N802
@@ -58,3 +62,10 @@ def test_why_there_is_none() -> None:
 def test_no_driver_is_a_reason_not_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensorrt_gpu, "_library_name", lambda: "libnothing-of-that-name.so.1")
     assert probe_gpu() == NoGpu("no NVIDIA driver")
+    assert cuda_version() is None
+
+
+def test_the_newest_cuda_of_a_driver_is_asked_of_it() -> None:
+    assert cuda_version(FakeDriver()) == "12.6"
+    assert cuda_version(FakeDriver(init=3)) is None
+    assert cuda_version(object()) is None
