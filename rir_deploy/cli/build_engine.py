@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from rir_deploy.cli import common
-from rir_deploy.cli.calibration import calibration_options, calibration_request, say_calibration
+from rir_deploy.cli.calibration import calibration_options, calibration_request, say_calibration, search_request
 from rir_deploy.errors import UsageError
 
 
@@ -116,6 +116,7 @@ def command(
         recipe,
         factory,
         calibration_request(data, options),
+        search_request(options),
         keep,
         common.batch_range(batch),
         tuple(name.strip() for name in target.split(",")) if target else (),

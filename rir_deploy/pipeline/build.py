@@ -23,11 +23,11 @@ from rir_deploy.fold import fold
 from rir_deploy.onnx_file import load_onnx, read_provenance, save_onnx, write_provenance
 from rir_deploy.pipeline.calibrate import CalibrationRequest, write_ranges
 from rir_deploy.pipeline.export import ExportRequest, export_model
-from rir_deploy.pipeline.lower import FLAVOURS, Lowered, Precision, PrecisionRequest, lower_precision
+from rir_deploy.pipeline.lower import FLAVOURS, Lowered, Precision, PrecisionRequest, engine_options, lower_precision
 from rir_deploy.pipeline.progress import Progress, silent
+from rir_deploy.pipeline.sensitivity import SearchRequest
 from rir_deploy.pipeline.sides import kind_of
 from rir_deploy.pipeline.sources import choose_recipe
-from rir_deploy.quantize import QuantizeOptions
 from rir_deploy.recipe import Recipe
 
 # The ranges an engine's graph was quantised or checked with, kept in its folder.
@@ -50,6 +50,7 @@ class BuildRequest:
     recipe: str | None = None
     factory: str | None = None
     calibration: CalibrationRequest = CalibrationRequest()
+    search: SearchRequest | None = None
     keep: tuple[str, ...] = ()
     batch: BatchRange = BatchRange()
     targets: tuple[str, ...] = ()
@@ -76,7 +77,7 @@ class EngineBuilt:
             "backend_version": manifest.backend_version,
             "precision": manifest.precision,
             "flavour": self.lowered.flavour,
-            "kept": [{"node": node.node, "reason": node.reason} for node in self.lowered.kept],
+            **{key: self.lowered.to_dict()[key] for key in ("kept", "calibration", "sensitivity")},
             "size_bytes": manifest.size_bytes,
             "targets": list(manifest.targets),
             "batch": dict(zip(("min", "opt", "max"), manifest.batch, strict=True)),
@@ -112,8 +113,8 @@ def build_engine(request: BuildRequest, output: Path, *, force: bool, progress: 
         UsageError, InputError, BackendError, GateError: as the stages do.
     """
     started = time.perf_counter()
-    if request.precision != "int8" and request.keep:
-        raise UsageError("--keep says what INT8 leaves in float; it goes with --int8")
+    if request.precision != "int8" and (request.keep or request.search is not None):
+        raise UsageError("--keep and --max-drop say what INT8 leaves in float; they go with --int8")
     if request.precision in (None, "fp32") and request.calibration.is_given:
         raise UsageError("calibration images and ranges are for --int8 and --fp16; leave them out, or name a precision")
     check_output(output, force=force)
@@ -185,8 +186,8 @@ def _lower(model: ir.Model, request: BuildRequest, backend: str, progress: Progr
             )
         return Lowered(model, present)
     recipe = None if provenance is None or provenance.recipe is None else Recipe.from_dict(provenance.recipe)
-    options = QuantizeOptions(FLAVOURS.get(backend, "tensorrt"), keep=request.keep)
-    wanted = PrecisionRequest(request.precision or "fp32", options, request.calibration)
+    options = engine_options(FLAVOURS.get(backend, "tensorrt"), request.keep)
+    wanted = PrecisionRequest(request.precision or "fp32", options, request.calibration, request.search)
     return lower_precision(model, recipe, wanted, progress)
 
 

@@ -36,6 +36,11 @@ FLAVOURS: dict[str, Literal["tensorrt", "cpu"]] = {
 }
 
 
+def engine_options(flavour: str, keep: tuple[str, ...] = ()) -> QuantizeOptions:
+    """How a graph is quantised for an engine: what TensorRT does not compute in INT8 it computes in FP16."""
+    return QuantizeOptions(flavour, keep=keep, rest="fp16" if flavour == "tensorrt" else "fp32")  # type: ignore[arg-type]
+
+
 @dataclass(frozen=True)
 class PrecisionRequest:
     """What to make of an FP32 graph. ``calibration`` is read for INT8 and FP16, ``quantize`` and ``search`` for INT8.

@@ -9,7 +9,7 @@ from typing import Any
 
 from rir_deploy.onnx_file import load_onnx, read_provenance, save_onnx, write_provenance
 from rir_deploy.pipeline.calibrate import CalibrationRequest, calibrate, calibrate_int8, weights_path, write_ranges
-from rir_deploy.pipeline.lower import CHOSEN_ON, Lowered, PrecisionRequest, lower_precision
+from rir_deploy.pipeline.lower import CHOSEN_ON, Lowered, PrecisionRequest, engine_options, lower_precision
 from rir_deploy.pipeline.matrix import GraphSpec
 from rir_deploy.pipeline.run_steps import RunSteps, export_step
 from rir_deploy.pipeline.sensitivity import find_sensitivity, keep_patterns
@@ -53,7 +53,7 @@ def _parent(run: RunSteps, spec: GraphSpec) -> tuple[Path, str]:
 
 
 def _options(spec: GraphSpec, keep: Sequence[str] = ()) -> QuantizeOptions:
-    return QuantizeOptions(spec.flavour or "tensorrt", keep=keep_patterns(tuple(keep)))
+    return engine_options(spec.flavour or "tensorrt", keep_patterns(tuple(keep)))
 
 
 def _ranges(run: RunSteps, spec: GraphSpec) -> str:
