@@ -38,6 +38,11 @@ _OPTIONS = (
         help="8, 4 or 3; the first and the last layer keep 8. Few bits make a small file, for ONNX Runtime.",
     ),
     click.option(
+        "--split-identity",
+        is_flag=True,
+        help="Round the identity of a folded block apart from its kernel: one product and one sum more a block.",
+    ),
+    click.option(
         "--max-drop",
         type=float,
         metavar="POINTS",
@@ -68,6 +73,7 @@ def calibration_request(data: str | None, options: dict[str, Any]) -> Calibratio
         equalize=not options["no_equalize"],
         correct_bias=not options["no_bias_correction"],
         bits=options["weight_bits"],
+        split_identity=options["split_identity"],
     )
 
 

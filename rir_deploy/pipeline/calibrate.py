@@ -52,7 +52,7 @@ class CalibrationRequest:
     training images.
 
     What is left None is as the recipe says. ``use_recipe_data`` lets a recipe's own images stand in where no data is
-    named. ``rounding``, ``equalize``, ``correct_bias`` and ``bits`` are those of `TuneOptions`.
+    named. ``rounding``, ``equalize``, ``correct_bias``, ``bits`` and ``split_identity`` are those of `TuneOptions`.
     """
 
     data: str | None = None
@@ -65,10 +65,11 @@ class CalibrationRequest:
     equalize: bool = True
     correct_bias: bool = True
     bits: int = 8
+    split_identity: bool = False
 
     def __post_init__(self) -> None:
         measured = [self.data, self.samples, self.method, self.percentile, self.rounding]
-        plain = self.equalize and self.correct_bias and self.bits == 8
+        plain = self.equalize and self.correct_bias and self.bits == 8 and not self.split_identity
         if self.table is not None and (any(value is not None for value in measured) or not plain):
             raise UsageError(
                 "--ranges is a table that was measured: it excludes --data and all that says how to calibrate"
@@ -145,6 +146,7 @@ def calibrate_int8(
         request.equalize,
         request.correct_bias,
         request.bits,
+        request.split_identity,
     )
     fit, held_back = images.split(_HELD_BACK, options.seed) if len(images.indices) >= _FEW else (images, images)
     tuned = tune(

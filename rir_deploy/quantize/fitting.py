@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from rir_deploy.errors import UsageError, unknown_name
 from rir_deploy.quantize.equalize import equalize, exponents_of
+from rir_deploy.quantize.identity import split_identities
 from rir_deploy.quantize.moments import MomentObserver, Moments, ShiftObserver, columns_of
 from rir_deploy.quantize.observe import activation_names
 from rir_deploy.quantize.options import QuantizeOptions
@@ -50,6 +51,8 @@ class TuneOptions:
         rounding: of weights: "nearest"; "mse", nearest at the step a row that errs least; "gptq", second order.
         equalize: whether channels may be equalised; they are where it helps, and only at 8 bits.
         correct_bias: whether biases make up for the means that rounding moves.
+        split_identity: whether the identities of folded blocks are rounded apart from their kernels (`identity`):
+            one more product and a sum a block.
         bits: of the weights, 8, 4 or 3; the first and the last layer keep 8.
 
     Raises:
@@ -62,6 +65,7 @@ class TuneOptions:
     equalize: bool = True
     correct_bias: bool = True
     bits: int = 8
+    split_identity: bool = False
 
     def __post_init__(self) -> None:
         if self.method not in ("auto", *METHODS):
@@ -109,6 +113,9 @@ class Fitting:
         options: TuneOptions,
         quantization: QuantizeOptions,
     ) -> None:
+        if options.split_identity:
+            base = base.clone()
+            split_identities(base.graph)
         self._base, self._fit, self._open_run, self._sources = base, fit, open_run, sources
         self._options, self._quantization = options, quantization
         self._input = str(base.graph.inputs[0].name)
@@ -150,7 +157,11 @@ class Fitting:
         found = {}
         for method in methods:
             options = RangeOptions(method, self._options.percentile, unsigned)  # type: ignore[arg-type]
-            found[method] = replace(make_table(observed, self._input, self._sources, options), exponents=exponents)
+            found[method] = replace(
+                make_table(observed, self._input, self._sources, options),
+                exponents=exponents,
+                split_identity=self._options.split_identity,
+            )
         return found
 
     def _observe_layers(

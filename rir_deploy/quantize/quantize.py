@@ -11,6 +11,7 @@ from rir_deploy.errors import InputError
 from rir_deploy.precision import KeptNode, label, prepare, to_fp16
 from rir_deploy.quantize.absorb import absorb_normalizations
 from rir_deploy.quantize.equalize import equalize
+from rir_deploy.quantize.identity import split_identities
 from rir_deploy.quantize.opset import FP16_SCALES_OPSET, INT4_OPSET, PER_CHANNEL_OPSET, raise_opset
 from rir_deploy.quantize.options import QuantizeOptions
 from rir_deploy.quantize.placement import place
@@ -58,6 +59,8 @@ def quantize(
         UsageError: a pattern of ``options.keep`` matches nothing.
     """
     quantized = canonical(model)
+    if table.split_identity:
+        split_identities(quantized.graph)
     equalize(quantized.graph, table.exponents)
     raise_opset(quantized, _opset(options, rounded or {}))
     graph = quantized.graph

@@ -22,7 +22,17 @@ MAX_EXPONENT = 20
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SOURCES = ("model_sha256", "recipe_sha256", "data_sha256")
-_KEYS = ("version", "method", "percentile", "samples", *_SOURCES, "ranges", "exponents", "weights_sha256")
+_KEYS = (
+    "version",
+    "method",
+    "percentile",
+    "samples",
+    *_SOURCES,
+    "ranges",
+    "exponents",
+    "split_identity",
+    "weights_sha256",
+)
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,7 @@ class RangeTable:
         sources: what the table is bound to.
         percentile: over 50, up to 100, with the method "percentile"; None with others.
         exponents: of equalisation: powers of two a channel, by the first tensor of each group (`equalize`).
+        split_identity: whether identities stand outside of the kernels (`identity`).
         weights_sha256: of the file with the rounded weights that belong to the table; None where weights are rounded
             to the nearest integer.
     """
@@ -76,6 +87,7 @@ class RangeTable:
     sources: Sources
     percentile: float | None = field(default=None)
     exponents: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    split_identity: bool = False
     weights_sha256: str | None = None
 
     def __post_init__(self) -> None:
@@ -132,6 +144,7 @@ class RangeTable:
             "samples": self.samples,
             **vars(self.sources),
             "weights_sha256": self.weights_sha256,
+            "split_identity": self.split_identity,
             "exponents": {name: list(exponents) for name, exponents in self.exponents.items()},
             "ranges": {name: [float(found.min), float(found.max)] for name, found in self.ranges.items()},
         }
@@ -166,6 +179,7 @@ def _from_data(data: Any) -> RangeTable:
         sources=Sources(data["model_sha256"], data["recipe_sha256"], data["data_sha256"]),
         percentile=None if data["percentile"] is None else _number(data["percentile"]),
         exponents={name: tuple(map(_integer, _list(values))) for name, values in data["exponents"].items()},
+        split_identity=_boolean(data["split_identity"]),
         weights_sha256=data["weights_sha256"],
     )
 
@@ -173,6 +187,12 @@ def _from_data(data: Any) -> RangeTable:
 def _list(value: Any) -> list[Any]:
     if not isinstance(value, list):
         raise ValueError(f"exponents are a list, not {value!r}")
+    return value
+
+
+def _boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{value!r} is neither true nor false")
     return value
 
 
