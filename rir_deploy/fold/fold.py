@@ -155,17 +155,16 @@ def _fold_settled(model: ir.Model, before: Work, plan: Plan) -> tuple[ir.Model, 
     before. Folding the result again therefore changes nothing.
     """
     folded, work = model, before
-    again, refused, dead = _fold_graph(model, plan)
+    again, refused, dead = _fold_graph(_prepared(model), plan)
     total = 0
     while _is_better(work, after := measure_work(again)):
         folded, work, total = again, after, total + dead
-        again, _, dead = _fold_graph(folded, plan)
+        again, _, dead = _fold_graph(folded.clone(), plan)
     return folded, work, refused, total
 
 
-def _fold_graph(model: ir.Model, plan: Plan) -> tuple[ir.Model, tuple[Refused, ...], int]:
-    """The folded model, what was refused, and how many dead channels went."""
-    prepared = _prepared(model)
+def _fold_graph(prepared: ir.Model, plan: Plan) -> tuple[ir.Model, tuple[Refused, ...], int]:
+    """One pass, in place: the folded model, what was refused, and how many dead channels went."""
     graph = prepared.graph
     nf = NormalForm(graph, RULES, plan.untouched)
     drop_unread(nf)
