@@ -8,17 +8,15 @@ from pathlib import Path
 import onnx_ir as ir
 import pytest
 
+from rir_deploy.cli import cli
+from rir_deploy.cli.common import run_command
 from rir_deploy.engines import tensorrt as backend_module
 from rir_deploy.engines.base import BuildOptions
 from rir_deploy.engines.tensorrt_gpu import NoGpu
 from rir_deploy.engines.tensorrt_rtx import BACKEND
 from rir_deploy.engines.tensorrt_targets import known_targets
-from rir_deploy.onnx_file import load_onnx, read_provenance, save_onnx
-from rir_deploy.pipeline.calibrate import CalibrationRequest
-from rir_deploy.pipeline.export import ExportRequest, export_model
-from rir_deploy.pipeline.lower import PRECISIONS, PrecisionRequest, lower_precision
-from rir_deploy.quantize import QuantizeOptions
-from rir_deploy.recipe import Recipe
+from rir_deploy.onnx_file import load_onnx, save_onnx
+from rir_deploy.precision import to_fp16
 from tests.conftest import Made, Runner
 from tests.engines.graphs import Quantised, quantised
 
@@ -38,22 +36,26 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def traced(made: Made) -> ir.Model:
-    return export_model(ExportRequest(made.checkpoint, fold=False)).model
+def forms(made: Made, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    traced = tmp_path_factory.mktemp("traced") / "traced.onnx"
+    assert run_command(cli, ["export", str(made.checkpoint), "-o", str(traced), "--no-fold"]) == 0
+    return {"traced": traced, "folded": made.onnx}
 
 
 @pytest.fixture(
-    scope="module", params=[(form, one) for form in ("traced", "folded") for one in PRECISIONS], ids="-".join
+    scope="module",
+    params=[(form, one) for form in ("traced", "folded") for one in ("fp32", "fp16", "int8")],
+    ids="-".join,
 )
-def rir_graph(request: pytest.FixtureRequest, made: Made, traced: ir.Model) -> Rir:
+def rir_graph(request: pytest.FixtureRequest, forms: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Rir:
     form, precision = request.param
-    model = traced.clone() if form == "traced" else load_onnx(made.onnx)
-    provenance = read_provenance(model)
-    assert provenance is not None
-    assert provenance.recipe is not None
-    calibration = CalibrationRequest(samples=16) if precision == "int8" else CalibrationRequest()
-    wanted = PrecisionRequest(precision, QuantizeOptions("tensorrt"), calibration)
-    return Rir(lower_precision(model, Recipe.from_dict(provenance.recipe), wanted).model, precision)
+    if precision != "int8":
+        model = load_onnx(forms[form])
+        return Rir(model if precision == "fp32" else to_fp16(model).model, precision)
+    quantised = tmp_path_factory.mktemp("int8") / "int8.onnx"
+    command = ["quantize", str(forms[form]), "-o", str(quantised), "--qdq", "tensorrt", "--samples", "16"]
+    assert run_command(cli, command) == 0
+    return Rir(load_onnx(quantised), precision)
 
 
 def test_every_gpu_is_built_for_and_computes_in_the_precision_of_the_graph(rir_graph: Rir, tmp_path: Path) -> None:
