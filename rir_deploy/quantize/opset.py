@@ -23,7 +23,7 @@ _COMPATIBLE = frozenset(
 
 
 def raise_opset(model: ir.Model, opset: int) -> None:
-    """Make ``model`` at least ``opset`` (up to 21), in place.
+    """Make ``model`` at least ``opset`` (up to 21), in place, and of the IR version that came with it.
 
     Raises:
         InputError: an operator in it has changed its meaning, or its form, since.
@@ -40,6 +40,8 @@ def raise_opset(model: ir.Model, opset: int) -> None:
                 f"export the model with opset {opset} or newer"
             )
     model.graph.opset_imports[""] = opset
+    least = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)])
+    model.ir_version = max(model.ir_version, least)
 
 
 def _since(node: ir.Node, opset: int) -> int | None:

@@ -15,7 +15,7 @@ from rir_deploy.quantize.placement import Placement, range_source
 from rir_deploy.quantize.scales import Affine, asymmetric_uint8, int32_bias, symmetric_int8
 from rir_deploy.quantize.select import Selection, Weighted
 from rir_deploy.quantize.table import Range, RangeTable
-from rir_deploy.quantize.weights import RoundedWeight, round_weight
+from rir_deploy.quantize.weights import RoundedWeight, check_weight, round_weight
 
 Reader = tuple[ir.Node, int]
 
@@ -78,6 +78,7 @@ class QdqWriter:
         rounded = self._rounded.get(str(found.node.outputs[0].name))
         if rounded is None:
             rounded = round_weight(found, x, self._options)
+        check_weight(found, rounded, self._options)
         bias = rounded.bias
         if bias is not None and self._options.flavour == "cpu":
             affine = int32_bias(bias, x.scale, rounded.scale)

@@ -33,12 +33,13 @@ class RoundedLayer:
     def finish(self, shift: Floats | None) -> RoundedWeight:
         """The weight with its bias corrected for the mean that rounding moves.
 
-        y = W x + b, and what is computed is W^ x^ + b^: the means agree for b^ = b + W E[x] - W^ E[x^].
+        y = W x + b, and what is computed is W^ x^ + b^: the means agree for b^ = b + W E[x] - W^ E[x^]. A MatMul has no
+        bias to correct.
 
         Args:
             shift: E[x^ - x], [channels]; None leaves the bias alone.
         """
-        if shift is None:
+        if shift is None or self.layer.node.op_type == "MatMul":
             return self.weight
         groups = len(self.moments.mean)
         true = as_rows(self.layer, self.layer.weight_array).reshape(groups, -1, self.moments.mean.shape[1])

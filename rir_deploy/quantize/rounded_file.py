@@ -49,7 +49,7 @@ def from_bytes(data: bytes, sha256: str, options: QuantizeOptions) -> dict[str, 
                 raise ValueError(f"'{key}' is {array.dtype}")
             weights.setdefault(name, {"bias": None})[part] = array
         rounded = {name: RoundedWeight(**parts) for name, parts in weights.items()}
-    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"the rounded weights are malformed ({error!r}); calibrate again") from error
     if made_for != _made_for(options):
         asked = ", ".join(f"{key} {value}" for key, value in _made_for(options).items())

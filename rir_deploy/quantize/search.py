@@ -44,13 +44,15 @@ def fewest_kept(ranking: Sequence[LayerDamage], drop: Callable[[tuple[str, ...]]
         GateError: not even all of them suffice.
     """
     nodes = tuple(layer.node for layer in ranking)
-    if drop(()) <= max_drop:
+    least = drop(())
+    if least <= max_drop:
         return 0
     low, high = 0, len(nodes) - 1  # all kept would be no quantisation at all
-    least = drop(nodes[:high]) if high > 0 else float("inf")
+    if high > 0:
+        least = drop(nodes[:high])
     if least > max_drop:
         raise GateError(
-            f"a drop of {100 * max_drop:.2f} points cannot be kept: with all layers but one in float it is "
+            f"a drop of {100 * max_drop:.2f} points cannot be kept: with one layer of {len(nodes)} in INT8 it is "
             f"{100 * least:.2f}; allow more or stay with FP16"
         )
     while high - low > 1:

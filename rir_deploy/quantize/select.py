@@ -92,7 +92,12 @@ def members_of(model: ir.Model, node: str) -> tuple[str, ...]:
 
 
 def _members(node: ir.Node) -> tuple[str, ...]:
-    return tuple(str(member[0]) for member in json.loads(node.metadata_props.get(_MEMBERS_KEY, "[]")))
+    try:
+        return tuple(str(member[0]) for member in json.loads(node.metadata_props.get(_MEMBERS_KEY, "[]")))
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
+        raise InputError(
+            f"the fold's record on '{label(node)}' is malformed ({error!r}); fold the model again"
+        ) from error
 
 
 def _names(node: ir.Node) -> list[str]:

@@ -8,6 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from rir_deploy.errors import InputError
+from rir_deploy.precision import label
 from rir_deploy.quantize.options import QuantizeOptions
 from rir_deploy.quantize.scales import Affine, scales_for_bias, weight_scales
 from rir_deploy.quantize.select import Weighted
@@ -37,6 +39,38 @@ def round_weight(found: Weighted, x: Affine, options: QuantizeOptions) -> Rounde
     scale = row_scales(found, x, options)
     affine = Affine(scale, np.zeros(scale.shape, dtype=np.int8), found.axis)
     return RoundedWeight(affine.quantize(found.weight_array).astype(np.int8), scale, found.bias_array)
+
+
+def check_weight(found: Weighted, weight: RoundedWeight, options: QuantizeOptions) -> None:
+    """Refuse what cannot be the weight of that layer: it may come out of a file.
+
+    Raises:
+        InputError: another shape, integers or columns out of range, steps that are none, a bias that is not finite.
+    """
+    if not (_shapes_fit(found, weight) and _numbers_fit(found, weight, options.weight_limit)):
+        raise InputError(f"the rounded weights are not those of the layer '{label(found.node)}'; calibrate again")
+
+
+def _shapes_fit(found: Weighted, weight: RoundedWeight) -> bool:
+    rows = found.weight_array.shape[found.axis]
+    if weight.bias is not None and found.node.op_type == "MatMul":
+        return False
+    vectors = [part for part in (weight.scale, weight.bias, weight.wide) if part is not None]
+    return weight.integers.shape == found.weight_array.shape and all(part.shape == (rows,) for part in vectors)
+
+
+def _numbers_fit(found: Weighted, weight: RoundedWeight, limit: int) -> bool:
+    rows = np.moveaxis(weight.integers, found.axis, 0).reshape(len(weight.scale), -1).astype(np.int64)
+    if np.abs(rows).max(initial=0) > limit or not (np.isfinite(weight.scale) & (weight.scale > 0)).all():
+        return False
+    if weight.bias is not None and not np.isfinite(weight.bias).all():
+        return False
+    if weight.wide is None:
+        return True
+    if not ((weight.wide >= 0) & (weight.wide < rows.shape[1])).all():
+        return False
+    rows[np.arange(len(rows)), weight.wide] = 0
+    return bool(((rows >= -8) & (rows <= 7)).all())
 
 
 def row_scales(found: Weighted, x: Affine, options: QuantizeOptions) -> NDArray[np.float32]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
 
-from rir_deploy.quantize import QuantizeOptions
+from rir_deploy.quantize import QuantizeOptions, quantize
 from rir_deploy.quantize.moments import MomentObserver, Moments, ShiftObserver
 from rir_deploy.quantize.patches import as_rows, from_rows, groups_of, patches
-from rir_deploy.quantize.qdq import activation_affine
 from rir_deploy.quantize.quantize import canonical
 from rir_deploy.quantize.round_layers import round_layers
 from rir_deploy.quantize.rounding import Bounds, choose_second_order
@@ -20,7 +20,8 @@ from rir_deploy.quantize.scales import Affine, asymmetric_uint8
 from rir_deploy.quantize.select import Weighted, select
 from rir_deploy.quantize.table import Range, RangeTable
 from rir_deploy.quantize.weights import Rounding
-from tests.quantize.graphs import SOURCES, batches, run, writer
+from tests.quantize.graphs import SOURCES, batches, run, sqnr_db, writer
+from tests.quantize.tuning import tuned
 
 Floats = NDArray[np.floating]
 CPU = QuantizeOptions("cpu")
@@ -251,7 +252,7 @@ def test_second_order_beats_squared_error_beats_nearest(group: int, bits: int) -
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: convolution(k=1, group=2), lambda: product("gemm_t"), lambda: product("matmul")]
+    "make", [lambda: convolution(k=1, group=2), lambda: product("gemm"), lambda: product("gemm_t")]
 )
 def test_corrected_biases_make_the_means_agree(make: Callable[[], ir.Model]) -> None:
     """Exactly, where every pixel of a channel is multiplied by every weight."""
@@ -295,12 +296,27 @@ def test_corrected_biases_of_a_padded_convolution_do_too() -> None:
 
 
 @pytest.mark.parametrize("flavour", ["cpu", "tensorrt"])
-def test_a_layer_without_a_bias_gets_the_correction_as_one(flavour: str) -> None:
-    found = layer(product("matmul"))
+@pytest.mark.parametrize("kind", ["conv", "matmul"])
+def test_a_convolution_without_a_bias_gets_the_correction_as_one_and_a_matmul_has_none(kind: str, flavour: str) -> None:
+    w = writer()
+    x = w.relu(w.conv(w.input(3), 6))
+    if kind == "matmul":
+        x = w.op("Flatten", [w.op("GlobalAveragePool", [x], 6)], 6)
+        model = w.model(w.op("MatMul", [x, w.constant(w.rng.standard_normal((6, 5)))], 5))
+    else:
+        model = w.model(w.conv(x, 5))
     options = QuantizeOptions(flavour)  # type: ignore[arg-type]
-    affine = activation_affine(Range(0.0, 1.5), options)
-    moments, shift = observe(found, affine, [np.full((4, 6), 1.0, np.float32) + batches(1)[0][:, 0, 0, :6] ** 2])
-    assert rounded(found, affine, moments, "nearest").finish(None).bias is None
-    corrected = rounded(found, affine, moments, "nearest").finish(shift).bias
-    assert corrected is not None
-    assert corrected.shape == (5,)
+    found = tuned(model, quantization=options)
+    biases = [weight.bias is not None for weight in found.rounded.values()]
+    assert biases == [True, kind == "conv"]
+    result = quantize(model, found.table, options, found.rounded).model
+    onnx.checker.check_model(ir.to_proto(result), full_check=True)
+    batch = np.concatenate(batches())
+    assert sqnr_db(run(model, batch), run(result, batch)) > 30
+
+
+def test_many_rows_times_a_matrix_are_calibrated() -> None:
+    found = tuned(many_rows(), fit=[np.repeat(batch, 2, axis=1) for batch in batches()])
+    result = quantize(many_rows(), found.table, CPU, found.rounded).model
+    batch = np.repeat(np.concatenate(batches()), 2, axis=1)
+    assert sqnr_db(run(many_rows(), batch), run(result, batch)) > 30
