@@ -22,7 +22,7 @@ WIDTH_IN, ROW_IN, AXIS_IN = 4.3, 0.43, 0.4
 WORDS_AT, MARK_AT = 0.42, 0.74
 BAR_HEIGHT = 0.3
 # The same where rows have notes.
-NOTED_AT, NOTE_AT, UNDER_NOTE_AT, LOW_BAR = 0.26, 0.58, 0.86, 0.15
+NOTED_AT, NOTE_AT, UNDER_NOTE_AT, LOW_BAR = 0.22, 0.53, 0.79, 0.14
 _NOTE_PT = 7.5
 # Letters of a row's two ends together, and of its note.
 _LINE, _NOTE = 48, 62

@@ -21,6 +21,7 @@ from rir_deploy.errors import BackendError, InputError, UsageError
 from rir_deploy.pipeline.build import check_realized
 from rir_deploy.pipeline.plan import read_plan
 from rir_deploy.pipeline.run import run_plan
+from rir_deploy.pipeline.sensitivity import SearchRequest
 from rir_deploy.pipeline.steps import RunFolder
 from tests.conftest import Made, Runner
 
@@ -94,8 +95,14 @@ def test_a_second_call_does_nothing_again(
     finished: tuple[Path, dict[str, Any]], made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, record = finished
-    for name in ("export_file", "calibrate", "lower_precision", "build_engine", "verify_files"):
-        monkeypatch.setattr(f"rir_deploy.pipeline.run_steps.{name}", None)  # calling any of them would raise
+    work = {
+        "run_steps": ("export_file",),
+        "run_graphs": ("calibrate", "calibrate_int8", "find_sensitivity", "lower_precision"),
+        "run_engines": ("build_engine", "verify_files"),
+    }
+    for module, names in work.items():
+        for name in names:
+            monkeypatch.setattr(f"rir_deploy.pipeline.{module}.{name}", None)  # calling any of them would raise
     again = run_plan(read_plan(write_plan(run.parent, made.checkpoint)), run, report=False)
     changing = ("created",)
     assert {k: v for k, v in again.items() if k not in changing} == {
@@ -125,13 +132,14 @@ def test_a_changed_file_is_made_again(finished: tuple[Path, dict[str, Any]], mad
 def test_a_killed_run_continues_to_the_same_result(
     finished: tuple[Path, dict[str, Any]], made: Made, tmp_path: Path
 ) -> None:
-    """Killed outright at the first sign of each of three steps."""
+    """Killed outright at the first sign of each of four steps."""
     run, _ = finished
     plan = write_plan(tmp_path, made.checkpoint)
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "rir_deploy", "run", str(plan), "-o", str(folder)]
     killed = 0
-    for sign in ("graphs/fp32.onnx", "graphs/int8-cpu.ranges.json", "engines/onnxruntime-fp32"):
+    signs = ("graphs/fp32.onnx", "graphs/int8-cpu.ranges.json", "engines/onnxruntime-fp32", "graphs/fp32-unfolded.onnx")
+    for sign in signs:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
         while process.poll() is None and not (folder / sign).exists() and time.monotonic() < deadline:
@@ -206,6 +214,13 @@ def test_a_damaged_record_is_refused(tmp_path: Path) -> None:
         ("recipe = 'digits'\nbatch = [4, 2, 8]", UsageError, "min <= opt <= max"),
         ("recipe = 'digits'\n[bench]\nduration = 1", InputError, "unknown key 'duration'"),
         ("recipe = ", InputError, "not readable TOML"),
+        ("recipe = 'digits'\nunfolded = 1", InputError, "unfolded must be true or false"),
+        ("recipe = 'digits'\nsensitivity = 'yes'", InputError, "sensitivity must be true or false"),
+        ("recipe = 'digits'\nmax_drop = 1", InputError, "max_drop (points of top-1) and eval_data go"),
+        ("recipe = 'digits'\neval_data = 'x.zip'", InputError, "eval_data stands alone"),
+        ("recipe = 'digits'\nmax_drop = 'x'\neval_data = 'x.zip'", InputError, "max_drop must be a number"),
+        ("recipe = 'digits'\nmax_drop = 100\neval_data = 'x.zip'", UsageError, "100 is not a number of points"),
+        ("recipe = 'digits'\nsensitivity = false\nmax_drop = 1\neval_data = 'x.zip'", InputError, "needs the ranking"),
     ],
 )
 def test_a_plan_that_is_wrong(text: str, error: type[Exception], words: str, tmp_path: Path) -> None:
@@ -223,6 +238,9 @@ def test_a_plan_that_is_wrong(text: str, error: type[Exception], words: str, tmp
         ({"checkpoint": Path("deploy.toml")}, "deploy.toml"),
         ({"data": {"test": "nowhere.zip"}}, "nowhere.zip"),
         ({"recipe": "cifar10"}, "--data"),
+        ({"search": SearchRequest(0.5, "nowhere.zip")}, "nowhere.zip"),
+        ({"search": SearchRequest(0.5, "digits:test")}, "eval_data 'digits:test' are the test images"),
+        ({"search": SearchRequest(0.5, "digits:train")}, "eval_data 'digits:train' are the calibration images"),
     ],
 )
 def test_what_is_missing_is_missed_before_anything_is_done(

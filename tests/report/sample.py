@@ -120,9 +120,9 @@ def _layer(node: str, members: list[str], sqnr_db: float | None, *, kept: bool) 
 
 
 def unfolded() -> dict[str, Any]:
-    """An engine that is better at agreement, level at SQNR and top-1, slower and larger."""
+    """An engine that is better at SQNR, level at top-1, and worse at agreement, latency and size."""
     graph = _graph("int8-cpu-unfolded", "int8", "cpu", 51234, "ba" * 32, [])
-    verify = {**proof(0.9889, 0.28, 0.2031, 28.74), "agreement": 1.0}
+    verify = {**proof(0.9721, 1.95, 0.2031, 30.31), "agreement": 0.95}
     return {
         "graphs": [
             _graph("fp32-unfolded", "fp32", None, 98765, "dc" * 32, []),

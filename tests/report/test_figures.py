@@ -27,6 +27,8 @@ def test_summary(page: Page) -> None:
         "Largest top-1 drop 0.28 points openvino-int8: 99.17 % → 98.89 %",
         "Smallest engine 61.2 kB openvino-int8",
         "Fastest at batch 1 0.021 ms openvino-int8: 38.8× PyTorch eager",  # 0.815 / 0.021
+        "INT8, folded to unfolded 2.00× as fast "
+        "openvino: folded is better at agreement, latency, size, unfolded at SQNR",
     ):
         assert " ".join(words.split()) in _flat(page)
 
@@ -70,6 +72,7 @@ def test_fold(page: Page) -> None:
 
 def test_graphs(page: Page) -> None:
     assert page.row("graphs", "fp32") == ["fp32", "–", "80.9 kB", "0", "graphs/fp32.onnx", "cdcdcdcdcdcd"]
+    assert page.row("graphs", "int8-cpu-unfolded")[2:4] == ["51.2 kB", "0"]
     assert page.row("graphs", "int8-cpu") == ["int8", "cpu", "38.1 kB", "1", "graphs/int8-cpu.onnx", "efefefefefef"]
     assert page.tables["kept"][1:] == [["int8-cpu", "one input channel", "1", "Conv_0"]]
 
@@ -157,12 +160,13 @@ def test_plots_write_their_values_out(page: Page) -> None:
         ("tensorrt-rtx-fp16 (simulation)", "99.17 → 99.05 %"),
         ("PyTorch eager", "0.815 ms"),
         ("openvino-int8", "0.099 ms"),
+        ("Conv_0", "46.0 dB"),
     ):
         assert pair in zip(page.svg_texts, page.svg_texts[1:], strict=False)
     labels = [attributes["aria-label"] for tag, attributes in page.elements if tag == "svg"]
-    assert len(labels) == 6  # operators, accuracy, sizes, latency at two batch sizes, throughput
-    assert "openvino-int8 0.021, 0.032, 0.062 ms" in labels[3]
-    assert labels[5].endswith("openvino-int8 45,123 at 1, 80,808 at 8")
+    assert len(labels) == 7  # operators, accuracy, sizes, sensitivity, latency at two batch sizes, throughput
+    assert "openvino-int8 0.021, 0.032, 0.062 ms" in labels[4]
+    assert "openvino-int8 45,123 at 1, 80,808 at 8" in labels[6]
 
 
 def test_a_failed_proof_is_a_failed_run_whatever_the_record_says() -> None:
@@ -205,6 +209,7 @@ def test_equal_and_infinite_outputs() -> None:
 
 def test_a_run_that_stopped_early_says_what_is_missing() -> None:
     run: dict[str, Any] = sample() | {"graphs": [], "engines": [], "bench": None, "files": [], "calibration": None}
+    run["unfolded"] = None
     run["export"] |= {"check": None, "fold": None}
     page = read(render(run))
     assert page.tables["absent"][1:] == [

@@ -62,7 +62,7 @@ CASES: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     ),
     (
         lambda run: run["engines"][2].update(status="lost"),
-        "'engines[2].status' must be 'verified' or 'failed' or 'built, not run', not 'lost'",
+        "'engines[2].status' must be 'verified' or 'failed' or 'built, not run' or 'not built', not 'lost'",
     ),
     (lambda run: run["engines"][2].update(status=[]), "'engines[2].status' must be 'verified'"),
     (lambda run: run["engines"][0].update(verify=None), "no 'engines[0].verify' for an engine that is verified"),
@@ -71,7 +71,17 @@ CASES: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda run: run.pop("schema"), "it has no 'schema'"),
     (lambda run: run.update(schema="1"), "'schema' must be a whole number, not '1'"),
     (lambda run: run.update(schema=True), "'schema' must be a whole number, not True"),
-    (lambda run: run.update(schema=2), "has schema 2, and this version reads schema 1; update rir-deploy"),
+    (lambda run: run.update(schema=3), "has schema 3, and this version reads schema 2; update rir-deploy"),
+    (lambda run: run.update(schema=1), "has schema 1, and this version reads schema 2; repeat the run, which keeps"),
+    (
+        lambda run: run["graphs"][1]["sensitivity"]["layers"][2].update(kept="no"),
+        "'graphs[1].sensitivity.layers[2].kept' must be true or false, not 'no'",
+    ),
+    (
+        lambda run: run["graphs"][1]["calibration"]["candidates"][0].update(sqnr_db="good"),
+        "'graphs[1].calibration.candidates[0].sqnr_db' must be a finite number, not 'good'",
+    ),
+    (lambda run: run.update(unfolded=[]), "'unfolded' must be an object, not []"),
 ]
 
 
