@@ -23,11 +23,12 @@ from rir_deploy.pipeline.plan import read_plan
 from rir_deploy.pipeline.run import run_plan
 from rir_deploy.pipeline.sensitivity import SearchRequest
 from rir_deploy.pipeline.steps import RunFolder
+from rir_deploy.recipe import packaged_recipes
 from tests.conftest import Made, Runner
 
 # Only what needs no GPU and no GPU builder: the TensorRT side has tests of its own.
 PLAN = """
-recipe = "digits"
+recipe = "digits.toml"
 checkpoint = "{checkpoint}"
 backends = ["onnxruntime"]
 [bench]
@@ -36,6 +37,8 @@ duration_s = 0
 
 
 def write_plan(folder: Path, checkpoint: Path, text: str = PLAN) -> Path:
+    recipe = packaged_recipes()["digits"].read_text().replace("samples = 512", "samples = 64")
+    (folder / "digits.toml").write_text(recipe)
     path = folder / "deploy.toml"
     path.write_text(text.format(checkpoint=checkpoint))
     return path
