@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from click.core import ParameterSource
 
 from rir_deploy.cli import common
+from rir_deploy.cli.self_test import check_alone, run_self_test
 from rir_deploy.errors import GateError, UsageError
 
 if TYPE_CHECKING:
-    from rir_deploy.pipeline.self_test import Outcome, SelfTest
     from rir_deploy.pipeline.verify import Verified
 
-# What a bundle brings along; and what speaks of a candidate only.
-_BROUGHT = ("data", "recipe", "precision", "atol", "rtol", "min_agreement", "max_top1_drop", "batch")
-_OF_CANDIDATE = ("factory", "simulate")
-_SPELT = {"factory": "model"}
+
+def _bounds(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:
+    """Parse 1e-4 or logits=1e-4; "" stands for every output."""
+    bounds: dict[str, float] = {}
+    for value in values:
+        name, _, number = value.rpartition("=")
+        try:
+            bounds[name] = float(number)
+        except ValueError:
+            raise click.BadParameter(f"'{value}' is not a bound; write for example 1e-4 or logits=1e-4") from None
+    return bounds
 
 
 @click.command("verify", short_help="Prove that one model answers as another does.")
@@ -28,15 +35,20 @@ _SPELT = {"factory": "model"}
 @common.recipe_option
 @common.model_option
 @click.option("--precision", metavar="NAME", help="Gate to judge by: fp32, fp16, int8. Default: the candidate's own.")
-@click.option("--atol", type=float, help="Largest absolute error of an output.")
-@click.option("--rtol", type=float, help="Largest error of an output, as a share of the largest output.")
+@click.option("--atol", multiple=True, callback=_bounds, metavar="[OUTPUT=]X", help="Largest error of an output.")
+@click.option(
+    "--rtol", multiple=True, callback=_bounds, metavar="[OUTPUT=]X", help="The same, as a share of the largest output."
+)
 @click.option("--min-agreement", type=float, help="Smallest share of equal predictions (0 to 1).")
-@click.option("--max-top1-drop", type=float, help="Largest loss of top-1, in points.")
+@click.option("--max-top1-drop", type=float, help="Largest loss of top-1 as measured, in points.")
+@click.option("--margin", type=float, metavar="POINTS", help="Demand proof (95 %) that the true loss of top-1 is less.")
 @click.option("--batch", type=click.IntRange(1, 4096), default=32, show_default=True, help="Images a batch.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads of the runtimes.")
 @click.option("--engine", "names", multiple=True, metavar="NAME", help="What to test of a bundle; repeatable.")
 @click.option("--simulate", is_flag=True, help="Where an engine cannot run here, run its graph instead, and say so.")
+@click.option("--flips", type=common.OutputPath(), metavar="FILE", help="Write every image that flipped, as JSON.")
 @common.trust_option
+@common.force_option
 @common.json_option
 def command(
     reference: Path,
@@ -45,15 +57,18 @@ def command(
     recipe: str | None,
     factory: str | None,
     precision: str | None,
-    atol: float | None,
-    rtol: float | None,
+    atol: dict[str, float],
+    rtol: dict[str, float],
     min_agreement: float | None,
     max_top1_drop: float | None,
+    margin: float | None,
     batch: int,
     threads: int | None,
     names: tuple[str, ...],
     simulate: bool,
     trust: bool,
+    flips: Path | None,
+    force: bool,
     as_json: bool,
 ) -> int:
     """Prove that CANDIDATE answers as REFERENCE does; exit with 3 where it does not.
@@ -64,14 +79,18 @@ def command(
     A bundle as REFERENCE brings its images, answers and bounds along: alone it tests itself, every graph and engine
     that can run here; with a CANDIDATE it tests that one.
     """
+    from rir_deploy.cli.verified import print_verified
     from rir_deploy.pipeline.sides import kind_of
     from rir_deploy.pipeline.verify import VerifyRequest, verify_files
 
     if kind_of(reference) == "bundle":
-        _check_alone(candidate)
-        return _self_test(reference, names, candidate, factory, threads, simulate, as_json)
+        check_alone(candidate)
+        return run_self_test(reference, names, candidate, factory, threads, simulate, as_json)
     if candidate is None or names:
         raise UsageError("name a REFERENCE and a CANDIDATE; only a bundle stands alone and has an --engine to choose")
+    if force and flips is None:
+        raise UsageError("--force replaces the file of --flips; name one, or leave --force out")
+    _check_output(flips, force)
     request = VerifyRequest(
         reference,
         candidate,
@@ -87,96 +106,31 @@ def command(
         threads,
         simulate,
         trust,
+        margin,
     )
     with common.progress(as_json) as progress:
         verified = verify_files(request, progress)
+    if flips is not None:
+        _write_flips(verified, flips, force)
     if as_json:
         common.print_json(verified.to_dict())
     else:
         print_verified(verified)
-    if not verified.result.passed:
-        click.echo(f"rir-deploy: parity failed: {'; '.join(verified.result.failures)}", err=True)
+    if not verified.passed:
+        click.echo(f"rir-deploy: parity failed: {'; '.join(verified.failures)}", err=True)
         return GateError.exit_code
     return 0
 
 
-def _check_alone(candidate: Path | None) -> None:
-    """What would have no effect is refused."""
-    context = click.get_current_context()
-    options = _BROUGHT if candidate is not None else _BROUGHT + _OF_CANDIDATE
-    given = [name for name in options if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
-    if given:
-        names = ", ".join(f"--{_SPELT.get(name, name).replace('_', '-')}" for name in given)
-        raise UsageError(f"{names}: a bundle brings its own images, bounds and models; leave that out")
+def _check_output(path: Path | None, force: bool) -> None:
+    from rir_deploy.artifacts import check_output
+
+    if path is not None:
+        check_output(path, force=force)
 
 
-def _self_test(
-    bundle: Path,
-    names: tuple[str, ...],
-    candidate: Path | None,
-    factory: str | None,
-    threads: int | None,
-    simulate: bool,
-    as_json: bool,
-) -> int:
-    from rir_deploy.pipeline.self_test import SelfTestRequest, self_test
+def _write_flips(verified: Verified, path: Path, force: bool) -> None:
+    from rir_deploy.artifacts import atomic_file
 
-    if candidate is not None and names:
-        raise UsageError("--engine chooses from the bundle, and a CANDIDATE is not in it; leave one out")
-    with common.progress(as_json) as progress:
-        tested = self_test(SelfTestRequest(bundle, names, candidate, factory, threads, simulate), progress)
-    if as_json:
-        common.print_json(tested.to_dict())
-    else:
-        print_self_test(tested)
-    if not tested.passed:
-        click.echo(f"rir-deploy: self-test failed: {'; '.join(tested.failures)}", err=True)
-        return GateError.exit_code
-    return 0
-
-
-def print_self_test(tested: SelfTest) -> None:
-    from rir_deploy.report.console import print_table
-
-    title = f"self-test of {tested.bundle}: {tested.images} images of {tested.source}"
-    columns = ("name", "precision", "agrees with FP32", "max error", "as recorded", "max error", "verdict", "runs on")
-    print_table(title, columns, [_cells(outcome) for outcome in tested.outcomes])
-    for outcome in tested.outcomes:
-        if outcome.status == "not run":
-            common.say(f"not run: {outcome.name}: {outcome.reason}")
-    ran = sum(outcome.status != "not run" for outcome in tested.outcomes)
-    common.say(f"self-test {'passed' if tested.passed else 'FAILED'}: {ran} of {len(tested.outcomes)} ran here")
-
-
-def _cells(outcome: Outcome) -> tuple[str, ...]:
-    from rir_deploy.report.console import percent
-
-    figures: list[str] = []
-    for found in (outcome.reference, outcome.recorded):
-        figures += (
-            ["-", "-"]
-            if found is None
-            else [percent(found.accuracy.agreement, 0), f"{found.outputs.max_relative_error:.1e}"]
-        )
-    return (outcome.name, outcome.precision, *figures, outcome.status, outcome.runs_on or "-")
-
-
-def print_verified(verified: Verified) -> None:
-    from rir_deploy.report.console import percent, print_table
-
-    accuracy, outputs = verified.result.accuracy, verified.result.outputs
-    rows = [
-        ("what", verified.reference["path"], verified.candidate["path"]),
-        ("runs on", verified.reference["runs_on"], verified.candidate["runs_on"]),
-        ("precision", verified.reference["precision"], verified.candidate["precision"]),
-        ("top-1", percent(accuracy.reference_top1), percent(accuracy.candidate_top1)),
-        ("top-5", percent(accuracy.reference_top5), percent(accuracy.candidate_top5)),
-    ]
-    print_table(f"verify: {accuracy.images} images of {verified.data}", ("", "reference", "candidate"), rows)
-    common.say(
-        f"agreement {percent(accuracy.agreement)}, largest error {outputs.max_abs_error:.3g} "
-        f"({outputs.max_relative_error:.1e} of the largest output {outputs.max_abs_reference:.3g}), "
-        f"mean error {outputs.mean_abs_error:.3g}, SQNR {outputs.sqnr_db:.1f} dB"
-    )
-    label = " by simulation: the engine itself was not run" if verified.candidate["simulation"] else ""
-    common.say(f"parity {'passed' if verified.result.passed else 'FAILED'} (gate {verified.gate_name}){label}")
+    with atomic_file(path, force=force) as temporary:
+        temporary.write_text(json.dumps(verified.flips(), indent=1) + "\n", encoding="utf-8")

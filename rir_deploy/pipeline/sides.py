@@ -36,7 +36,11 @@ Runner = Callable[[NDArray[np.uint8]], NDArray[np.floating]]
 
 @dataclass
 class Side:
-    """One side of a comparison, opened: call `run` with uint8 images; use it as a context manager."""
+    """One side of a comparison, opened: call `run` with uint8 images; use it as a context manager.
+
+    ``batch`` are the smallest and largest batch size it takes, ``optimum`` the one it is tuned for; ``accuracy`` is
+    what a checkpoint records of its training.
+    """
 
     path: str
     kind: Kind
@@ -47,6 +51,9 @@ class Side:
     make_runner: Callable[[Preprocessing], Runner]
     simulation: str | None = None
     batch: tuple[int, int] = (1, 4096)
+    optimum: int | None = None
+    output: str = "logits"
+    accuracy: dict[str, Any] | None = None
     close: Callable[[], None] = field(default=lambda: None)
 
     def __enter__(self) -> Side:
@@ -126,6 +133,7 @@ def _checkpoint_side(path: Path, model: str | None) -> Side:
         loaded.recipe,
         f"torch {torch.__version__} cpu eager",
         lambda preprocessing: module_runner(loaded.module, preprocessing),
+        accuracy=loaded.accuracy,
     )
 
 
@@ -140,8 +148,15 @@ def _onnx_side(path: Path, threads: int | None) -> Side:
         None if provenance is None else provenance.recipe,
         session.runs_on,
         lambda preprocessing: session_runner(session, preprocessing),
+        batch=_static_batch(session) or (1, 4096),
+        output=session.outputs[0].name,
         close=session.close,
     )
+
+
+def _static_batch(session: Session) -> tuple[int, int] | None:
+    size = session.input.shape[0] if session.input.shape else None
+    return None if size is None else (size, size)
 
 
 def _engine_side(folder: Path, threads: int | None, simulate: bool, trust: bool) -> Side:
@@ -160,7 +175,9 @@ def _engine_side(folder: Path, threads: int | None, simulate: bool, trust: bool)
         manifest.recipe,
         session.runs_on + note,
         lambda preprocessing: session_runner(session, preprocessing),
-        batch=(manifest.batch[0], manifest.batch[2]),
+        batch=_static_batch(session) or (manifest.batch[0], manifest.batch[2]),
+        optimum=manifest.batch[1],
+        output=session.outputs[0].name,
         close=session.close,
     )
 
@@ -205,6 +222,7 @@ def _simulated_side(folder: Path, manifest: Manifest, threads: int | None) -> Si
         f"simulation: {label}",
         lambda preprocessing: session_runner(session, preprocessing),
         label,
+        output=session.outputs[0].name,
         close=session.close,
     )
 

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from rir_deploy.data.dataset import Dataset
+import numpy as np
+
 from rir_deploy.errors import InputError, unknown_name
 from rir_deploy.pipeline.progress import Progress, silent
 from rir_deploy.pipeline.sides import Side, open_side
-from rir_deploy.pipeline.sources import choose_recipe, image_batches, open_dataset
+from rir_deploy.pipeline.views import Views, open_views
 from rir_deploy.verify import GATES, Gate, Tolerance, VerifyResult, verify
+from rir_deploy.verify.batches import BatchCheck, check_batches
+
+# Images that batch sizes are tried with, and the largest size that is tried: memory grows with it.
+BATCH_IMAGES, LARGEST_BATCH = 16, 1024
+# By so many images, or this share of them, a checkpoint may miss the accuracy that it records: near ties.
+_RECORD_IMAGES, _RECORD_SHARE = 1, 0.001
 
 
 @dataclass(frozen=True)
 class VerifyRequest:
-    """``data`` defaults to the recipe's test part; the bounds left None are those of the precision's gate."""
+    """What to compare, and how.
+
+    ``data`` defaults to the recipe's test part; the bounds left out are those of the precision's gate. ``atol`` and
+    ``rtol`` are by name of an output, "" for all. ``batches`` tries the batch sizes that the candidate takes.
+    """
 
     reference: Path
     candidate: Path
@@ -23,27 +36,39 @@ class VerifyRequest:
     recipe: str | None = None
     factory: str | None = None
     precision: str | None = None
-    atol: float | None = None
-    rtol: float | None = None
+    atol: Mapping[str, float] = field(default_factory=dict)
+    rtol: Mapping[str, float] = field(default_factory=dict)
     min_agreement: float | None = None
     max_top1_drop: float | None = None
     batch: int = 32
     threads: int | None = None
     simulate: bool = False
     trust: bool = False
+    margin: float | None = None
+    batches: bool = True
 
 
 @dataclass(frozen=True)
 class Verified:
-    """The verdict with both sides, the data and the gate it was reached by."""
+    """The verdict with both sides, the data and the gate it was reached by.
+
+    ``failures`` are all that did not hold: of the result and beyond it. ``divergence`` is where the sides part, as far
+    as that is known.
+    """
 
     result: VerifyResult
+    failures: tuple[str, ...]
     reference: dict[str, object]
     candidate: dict[str, object]
-    data: str
-    recipe: str
+    views: Views
     gate_name: str
     gate: Gate
+    batches: tuple[BatchCheck, ...]
+    divergence: dict[str, object] | None
+
+    @property
+    def passed(self) -> bool:
+        return not self.failures
 
     def to_dict(self) -> dict[str, object]:
         outcome = self.result.to_dict()
@@ -51,16 +76,30 @@ class Verified:
             scores = outcome[side]
             assert isinstance(scores, dict)
             outcome[side] = {**getattr(self, side), **scores}
-        tolerance = self.gate.tolerance
-        gate = {
-            "precision": self.gate_name,
-            "min_agreement": self.gate.min_agreement,
-            "max_top1_drop": self.gate.max_top1_drop,
-            "atol": None if tolerance is None else tolerance.atol,
-            "rtol": None if tolerance is None else tolerance.rtol,
+        return {
+            **outcome,
+            "passed": self.passed,
+            "failures": list(self.failures),
+            "simulation": self.candidate["simulation"] is not None,
+            "data": self.views.reference.source.name,
+            "recipe": self.views.recipe.name,
+            "preprocessing": list(self.views.differences),
+            "batches": [check.to_dict() for check in self.batches],
+            "first_divergence": self.divergence,
+            "gate": {"precision": self.gate_name, **self.gate.to_dict()},
         }
-        outcome["simulation"] = self.candidate["simulation"] is not None
-        return {**outcome, "data": self.data, "recipe": self.recipe, "gate": gate}
+
+    def flips(self) -> list[dict[str, Any]]:
+        """Every flip, with the image's name and those of the classes."""
+        names, source = self.views.recipe.classes, self.views.reference.source
+        return [
+            {
+                **flip.to_dict(),
+                "name": source.describe(flip.image),
+                "classes": [None if one is None else names[one] for one in (flip.reference, flip.candidate)],
+            }
+            for flip in self.result.accuracy.flips
+        ]
 
 
 def verify_files(request: VerifyRequest, progress: Progress = silent) -> Verified:
@@ -74,12 +113,24 @@ def verify_files(request: VerifyRequest, progress: Progress = silent) -> Verifie
         _open(request.reference, request) as reference,
         _open(request.candidate, request) as candidate,
     ):
-        recipe = choose_recipe(request.recipe, candidate.recipe, reference.recipe)
-        dataset = open_dataset(request.data, recipe, "test")
+        views = open_views(request.data, request.recipe, reference, candidate)
         name = request.precision or candidate.precision
-        gate = _gate(name, request)
-        result = compare_sides(reference, candidate, dataset, gate, batch=request.batch, progress=progress)
-        return Verified(result, reference.to_dict(), candidate.to_dict(), dataset.source.name, recipe.name, name, gate)
+        gate = choose_gate(name, candidate.output, request)
+        result = compare_sides(reference, candidate, views, gate, batch=request.batch, progress=progress)
+        checks = try_batches(candidate, views, gate, request.batch) if request.batches else ()
+        preprocessing = [*_preprocessing_failures(views), *_record_failures(reference, result, views)]
+        batches = [f"at batch {check.size}: {check.reason}" for check in checks if not check.passed]
+        return Verified(
+            result,
+            (*preprocessing, *result.failures, *batches),
+            reference.to_dict(),
+            candidate.to_dict(),
+            views,
+            name,
+            gate,
+            checks,
+            {"node": None, "block": "preprocessing"} if preprocessing else None,
+        )
 
 
 def _open(path: Path, request: VerifyRequest) -> Side:
@@ -89,41 +140,83 @@ def _open(path: Path, request: VerifyRequest) -> Side:
 
 
 def compare_sides(
-    reference: Side, candidate: Side, dataset: Dataset, gate: Gate, *, batch: int, progress: Progress = silent
+    reference: Side, candidate: Side, views: Views, gate: Gate, *, batch: int, progress: Progress = silent
 ) -> VerifyResult:
     """Both sides over a whole data set, in batches that both take.
 
     Raises:
         InputError: there is no such batch.
     """
-    preprocessing = dataset.preprocessing
     low, high = (pick(side.batch[i] for side in (reference, candidate)) for i, pick in ((0, max), (1, min)))
-    batch = max(low, min(batch, high))
-    if low > high or 0 < len(dataset) % batch < low:
+    batch, images = max(low, min(batch, high)), len(views.reference)
+    if low > high or 0 < images % batch < low:
         raise InputError(
-            f"{len(dataset)} images do not divide into batches of {low} to {high}, which the engines take; "
+            f"{images} images do not divide into batches of {low} to {high}, which the engines take; "
             "build them for a smaller smallest batch"
         )
-    return verify(
-        image_batches(dataset, batch, label="verifying", progress=progress),
-        reference.make_runner(preprocessing),
-        candidate.make_runner(preprocessing),
-        gate,
-    )
+    runners = views.runners(reference, candidate, batch)
+    return verify(views.batches(batch, "verifying", progress), *runners, gate)
 
 
-def _gate(name: str, request: VerifyRequest) -> Gate:
-    """The preset of a precision with the request's own bounds in place."""
+def try_batches(side: Side, views: Views, gate: Gate, batch: int) -> tuple[BatchCheck, ...]:
+    """A few images in batches of the sizes that a side is built for, and of odd ones in between."""
+    dataset = views.candidate
+    images = dataset.raw(spread(len(dataset), BATCH_IMAGES))
+    run = side.make_runner(dataset.preprocessing)
+    return check_batches(run, images, batch_sizes(side, batch), gate.tolerance or gate.steady)
+
+
+def batch_sizes(side: Side, batch: int) -> list[int]:
+    """Smallest, best and largest size of an engine; 7 and the largest prime, which are multiples of nothing."""
+    low, high = side.batch
+    high = min(high, max(low, LARGEST_BATCH if side.optimum is not None else batch))
+    primes = [n for n in range(max(low, 2), high + 1) if all(n % d for d in range(2, int(n**0.5) + 1))]
+    sizes = {low, high, side.optimum or low, *primes[-1:], *(n for n in primes if n == 7)}
+    return sorted(size for size in sizes if low <= size <= high)
+
+
+def spread(total: int, count: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Places of ``count`` images, spread over the whole set: folders list one class after the other."""
+    return np.unique(np.linspace(0, total - 1, count).astype(np.int64))
+
+
+def choose_gate(name: str, output: str, request: VerifyRequest) -> Gate:
+    """The preset of a precision with the request's own bounds in place.
+
+    Raises:
+        UsageError: there is no such precision or output; a bound out of its range.
+    """
     if name not in GATES:
         raise unknown_name("precision", name, GATES)
     gate = GATES[name]
-    if request.min_agreement is not None:
-        gate = replace(gate, min_agreement=request.min_agreement)
-    if request.max_top1_drop is not None:
-        gate = replace(gate, max_top1_drop=request.max_top1_drop)
-    if request.atol is not None or request.rtol is not None:
+    for key in {*request.atol, *request.rtol} - {"", output}:
+        raise unknown_name("output", key, [output])
+    own = ("min_agreement", "max_top1_drop", "margin")
+    gate = replace(gate, **{key: value for key in own if (value := getattr(request, key)) is not None})
+    atol, rtol = (bounds.get(output, bounds.get("")) for bounds in (request.atol, request.rtol))
+    if atol is not None or rtol is not None:
         preset = gate.tolerance or Tolerance(0.0, 0.0)
-        atol = preset.atol if request.atol is None else request.atol
-        rtol = preset.rtol if request.rtol is None else request.rtol
-        gate = replace(gate, tolerance=Tolerance(atol, rtol))
+        both = preset.atol if atol is None else atol, preset.rtol if rtol is None else rtol
+        gate = replace(gate, tolerance=Tolerance(*both))
     return gate
+
+
+def _preprocessing_failures(views: Views) -> list[str]:
+    if not views.differences:
+        return []
+    return [f"the candidate records another preprocessing than the reference: {'; '.join(views.differences)}"]
+
+
+def _record_failures(reference: Side, result: VerifyResult, views: Views) -> list[str]:
+    """A reference that misses the accuracy it records, on as many images of the data set it names."""
+    record, found, images = reference.accuracy or {}, result.accuracy.reference_top1, result.accuracy.images
+    top1 = record.get("top1")
+    same = record.get("dataset") == views.recipe.name and record.get("n") == images
+    if not same or found is None or not isinstance(top1, float):
+        return []
+    if abs(found - top1) * images <= max(_RECORD_IMAGES, _RECORD_SHARE * images) + 1e-6:
+        return []
+    return [
+        f"the reference itself has {found:.2%} of '{views.reference.source.name}' right, and its checkpoint records "
+        f"{top1:.2%} on as many images: these are not the preprocessing, the labels or the images it was tested with"
+    ]

@@ -11,11 +11,20 @@ from numpy.typing import NDArray
 from rir_deploy.errors import InputError, UsageError
 
 Array = NDArray[np.floating]
+Wide = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class OutputMetrics:
-    """Errors of a candidate's outputs; ``sqnr_db`` is infinite where they are equal."""
+    """Errors of a candidate's outputs.
+
+    Attributes:
+        max_relative_error: the largest error over the largest output.
+        sqnr_db: signal over noise, in power; infinite where the outputs are equal.
+        cosine, cosine_min: of the two output vectors of an image: the mean over the images, and the worst.
+        kl_mean, kl_max: Kullback-Leibler divergence, in nats, of the candidate's softmax from the reference's, by
+            image: what is lost where the softmax is used as a probability.
+    """
 
     max_abs_error: float
     mean_abs_error: float
@@ -23,9 +32,15 @@ class OutputMetrics:
     max_relative_error: float
     sqnr_db: float
     within_tolerance: bool
+    cosine: float
+    cosine_min: float
+    kl_mean: float
+    kl_max: float
 
     def to_dict(self) -> dict[str, object]:
-        return {**asdict(self), "sqnr_db": self.sqnr_db if math.isfinite(self.sqnr_db) else None}
+        figures = ("sqnr_db", "cosine", "cosine_min", "kl_mean", "kl_max")
+        data = asdict(self)
+        return {**data, **{key: data[key] if math.isfinite(data[key]) else None for key in figures}}
 
 
 @dataclass(frozen=True)
@@ -45,9 +60,11 @@ class OutputComparison:
     """Feed it batches of equal shape, then ask for `metrics`."""
 
     def __init__(self) -> None:
-        self._count = 0
+        self._count = self._images = 0
         self._sum_abs = self._sum_squares = self._sum_reference = 0.0
         self._max_error = self._max_reference = 0.0
+        self._sum_cosine = self._sum_kl = self._max_kl = 0.0
+        self._min_cosine = 1.0
 
     def update(self, reference: Array, candidate: Array) -> None:
         """Add two batches [n, ...] of equal shape.
@@ -61,7 +78,8 @@ class OutputComparison:
                 "one model"
             )
         wide = reference.astype(np.float64)
-        error = candidate.astype(np.float64) - wide
+        other = candidate.astype(np.float64)
+        error = other - wide
         # NaN must never pass for a small error.
         worst = float(np.abs(error).max(initial=0.0))
         self._max_error = math.nan if math.isnan(worst) else max(self._max_error, worst)
@@ -70,6 +88,18 @@ class OutputComparison:
         self._sum_squares += float(np.square(error).sum())
         self._sum_reference += float(np.square(wide).sum())
         self._count += error.size
+        self._compare_images(wide.reshape(len(wide), -1), other.reshape(len(other), -1))
+
+    def _compare_images(self, reference: Wide, candidate: Wide) -> None:
+        """What is a figure of each image: rows [n, outputs]."""
+        if not reference.size:
+            return
+        cosine, divergence = _cosine(reference, candidate), _divergence(reference, candidate)
+        self._images += len(reference)
+        self._sum_cosine += float(cosine.sum())
+        self._min_cosine = float(np.minimum(self._min_cosine, cosine.min()))  # NaN stays
+        self._sum_kl += float(divergence.sum())
+        self._max_kl = float(np.maximum(self._max_kl, divergence.max()))
 
     def metrics(self, tolerance: Tolerance) -> OutputMetrics:
         """The figures over all batches. InputError where there were none."""
@@ -84,7 +114,31 @@ class OutputComparison:
             max_relative_error=0.0 if self._max_error == 0.0 else relative,
             sqnr_db=_decibels(self._sum_reference, self._sum_squares),
             within_tolerance=self._max_error <= bound,  # False for NaN
+            cosine=self._sum_cosine / self._images,
+            cosine_min=self._min_cosine,
+            kl_mean=self._sum_kl / self._images,
+            kl_max=self._max_kl,
         )
+
+
+def _cosine(reference: Wide, candidate: Wide) -> Wide:
+    """Of each pair of rows; 1 where they are equal, be they zero."""
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        norms = np.linalg.norm(reference, axis=1) * np.linalg.norm(candidate, axis=1)
+        cosine = np.minimum((reference * candidate).sum(axis=1) / norms, 1.0)
+    return np.where((reference == candidate).all(axis=1), 1.0, np.where(norms == 0.0, 0.0, cosine))
+
+
+def _divergence(reference: Wide, candidate: Wide) -> Wide:
+    """sum p (log p - log q) of the softmax p, q of each pair of rows."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        p, q = _log_softmax(reference), _log_softmax(candidate)
+        return np.asarray(np.maximum((np.exp(p) * (p - q)).sum(axis=1), 0.0))
+
+
+def _log_softmax(rows: Wide) -> Wide:
+    shifted = rows - rows.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
 def _decibels(signal: float, noise: float) -> float:

@@ -1,0 +1,86 @@
+"""What verify found, for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rir_deploy.cli import common
+
+if TYPE_CHECKING:
+    from rir_deploy.pipeline.verify import Verified
+    from rir_deploy.verify.statistics import DropTest
+
+_FLIPS = 10
+_SIDES = ("reference", "candidate")
+
+
+def print_verified(verified: Verified) -> None:
+    """Both sides in a table, what the comparison gave, and the verdict."""
+    from rir_deploy.report.console import percent, print_table
+
+    accuracy = verified.result.accuracy
+    rows = [
+        ("what", verified.reference["path"], verified.candidate["path"]),
+        ("runs on", verified.reference["runs_on"], verified.candidate["runs_on"]),
+        ("precision", verified.reference["precision"], verified.candidate["precision"]),
+        ("top-1", percent(accuracy.reference_top1), percent(accuracy.candidate_top1)),
+        ("top-5", percent(accuracy.reference_top5), percent(accuracy.candidate_top5)),
+    ]
+    title = f"verify: {accuracy.images} images of {verified.views.reference.source.name}"
+    print_table(title, ("", "reference", "candidate"), rows)
+    _print_flips(verified)
+    for line in _lines(verified):
+        common.say(line)
+    label = " by simulation: the engine itself was not run" if verified.candidate["simulation"] else ""
+    common.say(f"parity {'passed' if verified.passed else 'FAILED'} (gate {verified.gate_name}){label}")
+
+
+def _lines(verified: Verified) -> list[str]:
+    from rir_deploy.report.console import percent
+
+    accuracy, outputs, drop = verified.result.accuracy, verified.result.outputs, verified.result.drop
+    lines = [f"agreement {percent(accuracy.agreement)}, {len(accuracy.flips)} flipped"]
+    lines += [] if drop is None else _drop_lines(drop)
+    lines += [
+        f"largest error {outputs.max_abs_error:.3g} ({outputs.max_relative_error:.1e} of the largest output "
+        f"{outputs.max_abs_reference:.3g}), mean error {outputs.mean_abs_error:.3g}, SQNR {outputs.sqnr_db:.1f} dB",
+        f"cosine {outputs.cosine:.6f} (worst image {outputs.cosine_min:.6f}), KL of the softmax {outputs.kl_mean:.1e} "
+        f"nats (worst image {outputs.kl_max:.1e})",
+    ]
+    if verified.batches:
+        sizes = ", ".join(str(check.size) for check in verified.batches)
+        worst = max((check.max_abs_error or 0.0) for check in verified.batches)
+        lines.append(f"batches of {sizes}: answers differ by {worst:.1e} at most")
+    return lines
+
+
+def _drop_lines(drop: DropTest) -> list[str]:
+    lines = [
+        f"top-1 drop {drop.drop:.2f} points, 95 % interval {drop.low:.2f} to {drop.high:.2f} (lost {drop.pairs.lost}, "
+        f"gained {drop.pairs.gained}; McNemar's exact p {drop.mcnemar_p:.2g})"
+    ]
+    if drop.verdict != "undecided":
+        return [*lines, f"{drop.verdict} at a margin of {drop.margin:g} points"]
+    needed = "no number of images would" if drop.images_needed is None else f"some {drop.images_needed:,} images would"
+    return [*lines, f"undecided at a margin of {drop.margin:g} points: {needed} show it to be no worse"]
+
+
+def _print_flips(verified: Verified) -> None:
+    """The flips that the reference was surest of."""
+    from rir_deploy.report.console import print_table
+
+    found = sorted(verified.flips(), key=lambda flip: -float(flip["reference_margin"]))
+    if not found:
+        return
+    names = verified.views.recipe.classes
+    rows = [
+        (
+            flip["name"],
+            "-" if flip["label"] is None else names[flip["label"]],
+            *("not finite" if one is None else one for one in flip["classes"]),
+            *("-" if flip[f"{side}_margin"] is None else f"{flip[f'{side}_margin']:.3g}" for side in _SIDES),
+        )
+        for flip in found[:_FLIPS]
+    ]
+    title = f"{len(rows)} of {len(found)} flips, those the reference was surest of"
+    print_table(title, ("image", "label", "reference", "candidate", "margin", "margin"), rows)

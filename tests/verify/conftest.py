@@ -1,0 +1,3 @@
+from tests.verify.trained import trained
+
+__all__ = ["trained"]

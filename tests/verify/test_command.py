@@ -1,0 +1,169 @@
+"""verify through the command line: preprocessing that was changed, batch sizes, bounds and flips."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from rir_deploy.artifacts import METADATA_KEY
+from rir_deploy.errors import InputError
+from rir_deploy.pipeline.sides import Side
+from rir_deploy.pipeline.verify import batch_sizes
+from tests.conftest import Made, Runner
+from tests.verify.trained import Trained
+
+
+def with_recipe(source: Path, target: Path, **preprocess: Any) -> Path:
+    """A copy of a graph that records another preprocessing."""
+    model = onnx.load(source)
+    entry = next(prop for prop in model.metadata_props if prop.key == METADATA_KEY)
+    record = json.loads(entry.value)
+    record["recipe"]["preprocess"].update(preprocess)
+    entry.value = json.dumps(record)
+    onnx.save(model, target)
+    return target
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"mean": [0.3764], "std": [0.3058]}, {"mean": [0.5], "std": [0.5]}, {"resize": "bilinear"}],
+    ids=["swapped", "another data set's", "resize"],
+)
+def test_another_preprocessing_is_a_failure(
+    change: dict[str, Any], trained: Trained, rir: Runner, tmp_path: Path
+) -> None:
+    """Each side sees the images as it records; a difference fails the gate even where no output tells of it."""
+    candidate = with_recipe(trained.folded, tmp_path / "other.onnx", **change)
+    ran = rir("verify", trained.checkpoint, candidate, "--json")
+    assert ran.code == 3, ran.err
+    assert ran.json["first_divergence"] == {"node": None, "block": "preprocessing"}
+    assert all(any(key in text for text in ran.json["preprocessing"]) for key in change)
+    assert "another preprocessing" in ran.json["failures"][0]
+    assert (ran.json["max_relative_error"] > 0.01) == ("mean" in change)
+
+
+def test_a_shared_wrong_preprocessing_is_seen_by_the_recorded_accuracy(
+    trained: Trained, rir: Runner, tmp_path: Path
+) -> None:
+    """Both sides read the same wrong recipe and agree; the checkpoint knows better."""
+    from rir_deploy.models.checkpoint import CheckpointRecord, load_checkpoint, save_checkpoint
+
+    loaded = load_checkpoint(trained.checkpoint)
+    assert loaded.recipe is not None
+    assert loaded.accuracy is not None
+    wrong = json.loads(json.dumps(loaded.recipe))
+    wrong["preprocess"].update({"mean": [0.9], "std": [0.9]})
+    checkpoint = tmp_path / "model.safetensors"
+    save_checkpoint(checkpoint, loaded.model, record=CheckpointRecord(loaded.accuracy, wrong))
+    candidate = with_recipe(trained.folded, tmp_path / "wrong.onnx", mean=[0.9], std=[0.9])
+    ran = rir("verify", checkpoint, candidate, "--json")
+    assert ran.code == 3, ran.err
+    assert ran.json["agreement"] == 1.0
+    assert f"records {loaded.accuracy['top1']:.2%}" in ran.json["failures"][0]
+    assert ran.json["first_divergence"]["block"] == "preprocessing"
+
+
+def test_a_named_recipe_stands_for_a_reference_that_records_none(trained: Trained, rir: Runner, tmp_path: Path) -> None:
+    from rir_deploy.models.checkpoint import load_checkpoint, save_checkpoint
+
+    bare = tmp_path / "bare.safetensors"
+    save_checkpoint(bare, load_checkpoint(trained.checkpoint).model)
+    candidate = with_recipe(trained.folded, tmp_path / "other.onnx", mean=[0.5])
+    assert rir("verify", bare, candidate, "--recipe", "digits").code == 3
+    assert rir("verify", bare, trained.folded, "--recipe", "digits").code == 0
+    assert rir("verify", trained.checkpoint, candidate, "--recipe", "cifar10").code == 2
+
+
+def test_sides_of_other_shapes_are_refused(trained: Trained, rir: Runner, tmp_path: Path) -> None:
+    candidate = with_recipe(trained.folded, tmp_path / "other.onnx", size=[9, 9])
+    ran = rir("verify", trained.checkpoint, candidate)
+    assert ran.code == InputError.exit_code
+    assert "(1, 9, 9)" in ran.err
+
+
+def test_an_engine_is_tried_at_the_sizes_it_is_built_for(made: Made, rir: Runner, tmp_path: Path) -> None:
+    engine = tmp_path / "engine"
+    build = ("build-engine", made.onnx, "-o", engine, "--backend", "onnxruntime", "--batch", "2,4,9")
+    assert rir(*build).code == 0
+    ran = rir("verify", made.checkpoint, engine, "--json", "--batch", 4)
+    assert ran.code == 0, ran.err
+    assert [check["size"] for check in ran.json["batches"]] == [2, 4, 7, 9]
+    assert all(check["passed"] for check in ran.json["batches"])
+
+
+@pytest.mark.parametrize(
+    ("batch", "optimum", "sizes"),
+    [
+        ((1, 32), 8, [1, 7, 8, 31, 32]),
+        ((1, 1), 1, [1]),
+        ((2, 6), 4, [2, 4, 5, 6]),
+        ((1, 5000), 1, [1, 7, 1021, 1024]),
+        ((1, 4096), None, [1, 7, 13, 16]),
+    ],
+)
+def test_sizes(batch: tuple[int, int], optimum: int | None, sizes: list[int]) -> None:
+    side = Side("x", "engine", "fp32", "", None, "", lambda _: lambda x: x, batch=batch, optimum=optimum)
+    assert batch_sizes(side, 16) == sizes
+
+
+def test_a_graph_whose_batch_is_baked_in_fails_at_another(made: Made, rir: Runner, tmp_path: Path) -> None:
+    """The mean over the images of a batch, added to each: what batch norm in training mode does."""
+    model = onnx.load(made.onnx)
+    output = model.graph.output[0].name
+    for node in model.graph.node:
+        node.output[:] = ["inner" if name == output else name for name in node.output]
+    axes = onnx.numpy_helper.from_array(np.array([0]), "zero")
+    model.graph.initializer.append(axes)
+    model.graph.node.append(onnx.helper.make_node("ReduceMean", ["inner", "zero"], ["middle"]))
+    model.graph.node.append(onnx.helper.make_node("Sub", ["inner", "middle"], [output]))
+    onnx.save(model, tmp_path / "leaks.onnx")
+    ran = rir("verify", tmp_path / "leaks.onnx", tmp_path / "leaks.onnx", "--json")
+    assert ran.code == 3
+    assert [check["size"] for check in ran.json["batches"] if not check["passed"]] == [7, 31, 32]
+    assert "at batch 7" in ran.json["failures"][0]
+
+
+def test_bounds_by_output(made: Made, rir: Runner, tmp_path: Path) -> None:
+    ran = rir("verify", made.checkpoint, made.onnx, "--atol", "logits=1e-12", "--rtol", "0", "--json")
+    assert ran.code == 3
+    assert (ran.json["gate"]["atol"], ran.json["gate"]["rtol"]) == (1e-12, 0.0)
+    assert rir("verify", made.checkpoint, made.onnx, "--atol", "logits=1", "--atol", "1e-12").code == 0
+    ran = rir("verify", made.checkpoint, made.onnx, "--rtol", "logit=1e-3")
+    assert ran.code == 2
+    assert "did you mean 'logits'" in ran.err or "known: logits" in ran.err
+    assert rir("verify", made.checkpoint, made.onnx, "--atol", "logits=x").code == 2
+    assert rir("verify", made.checkpoint, made.onnx, "--force").code == 2
+
+
+def test_flips_are_written(made: Made, rir: Runner, tmp_path: Path) -> None:
+    """Reversed classes flip nearly everything, and every image is named."""
+    model = onnx.load(made.onnx)
+    output = model.graph.output[0].name
+    for node in model.graph.node:
+        node.output[:] = ["inner" if name == output else name for name in node.output]
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.arange(9, -1, -1), "reversed"))
+    model.graph.node.append(onnx.helper.make_node("Gather", ["inner", "reversed"], [output], axis=1))
+    onnx.save(model, tmp_path / "reversed.onnx")
+    ran = rir("verify", made.checkpoint, tmp_path / "reversed.onnx", "--flips", tmp_path / "flips.json", "--json")
+    assert ran.code == 3
+    flips = json.loads((tmp_path / "flips.json").read_text())
+    assert len(flips) == ran.json["flipped"] == 359
+    assert len(ran.json["flips"]) == 100
+    assert all(flip["candidate"] == 9 - flip["reference"] for flip in flips)
+    assert flips[5]["name"] == "digits:test[5]"
+    assert flips[5]["classes"] == [str(flips[5]["reference"]), str(flips[5]["candidate"])]
+    again = rir("verify", made.checkpoint, made.onnx, "--flips", tmp_path / "flips.json")
+    assert again.code == 2
+    assert "--force" in again.err
+
+
+def test_what_people_read(trained: Trained, rir: Runner) -> None:
+    ran = rir("verify", trained.checkpoint, trained.cpu)
+    assert ran.code == 0, ran.err
+    for words in ("top-1 drop", "95 % interval", "McNemar", "KL of the softmax", "batches of 1, 7, 31, 32", "passed"):
+        assert words in ran.out
