@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from rir_deploy.cli import common
 
 if TYPE_CHECKING:
+    from rir_deploy.pipeline.layers import LayerReport
     from rir_deploy.pipeline.verify import Verified
     from rir_deploy.verify.statistics import DropTest
 
@@ -29,10 +31,40 @@ def print_verified(verified: Verified) -> None:
     title = f"verify: {accuracy.images} images of {verified.views.reference.source.name}"
     print_table(title, ("", "reference", "candidate"), rows)
     _print_flips(verified)
+    if verified.layers is not None:
+        print_layers(verified.layers)
     for line in _lines(verified):
         common.say(line)
     label = " by simulation: the engine itself was not run" if verified.candidate["simulation"] else ""
     common.say(f"parity {'passed' if verified.passed else 'FAILED'} (gate {verified.gate_name}){label}")
+
+
+def print_layers(report: LayerReport) -> None:
+    """Every layer that both sides have, and what it adds to the error by itself."""
+    from rir_deploy.report.console import print_table
+
+    if report.note:
+        common.say(report.note)
+        return
+    columns = ("node", "block", "stream", "SQNR dB", "max error", "own SQNR dB", "own of allowed", "verdict")
+    rows = [
+        (
+            row.layer.node,
+            row.block or "-",
+            row.stream or "-",
+            _decibels(row.sqnr_db),
+            f"{row.max_abs_error:.1e}",
+            _decibels(row.own_sqnr_db),
+            f"{row.own_error:.1%}",
+            row.verdict,
+        )
+        for row in report.rows
+    ]
+    print_table(f"layers, on {report.images} images, by the limits of {report.precision}", columns, rows)
+
+
+def _decibels(value: float) -> str:
+    return f"{value:.1f}" if math.isfinite(value) else "equal" if value > 0 else "-"
 
 
 def _lines(verified: Verified) -> list[str]:

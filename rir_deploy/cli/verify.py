@@ -46,6 +46,7 @@ def _bounds(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads of the runtimes.")
 @click.option("--engine", "names", multiple=True, metavar="NAME", help="What to test of a bundle; repeatable.")
 @click.option("--simulate", is_flag=True, help="Where an engine cannot run here, run its graph instead, and say so.")
+@click.option("--layers", is_flag=True, help="Compare layer by layer, and name the first that is wrong.")
 @click.option("--flips", type=common.OutputPath(), metavar="FILE", help="Write every image that flipped, as JSON.")
 @common.trust_option
 @common.force_option
@@ -67,6 +68,7 @@ def command(
     names: tuple[str, ...],
     simulate: bool,
     trust: bool,
+    layers: bool,
     flips: Path | None,
     force: bool,
     as_json: bool,
@@ -107,6 +109,7 @@ def command(
         simulate,
         trust,
         margin,
+        layers=layers,
     )
     with common.progress(as_json) as progress:
         verified = verify_files(request, progress)

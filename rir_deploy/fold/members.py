@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import takewhile
 
 import onnx_ir as ir
 
@@ -11,11 +12,22 @@ from rir_deploy.fold.atoms import Atom
 
 # A list of [tensor of the unfolded graph, first channel, last channel + 1].
 MEMBERS_KEY = "rir_deploy.members"
+# The module that the tracer noted on a node; a folded node is of the innermost one that holds all its members.
+MODULE_KEY = "rir_deploy.module"
 
 
 def write_members(node: ir.Node, atoms: Sequence[Atom]) -> None:
     members = [part for atom in atoms for run in atom.origin_runs for part in _origins(atom.origin, *run)]
     node.metadata_props[MEMBERS_KEY] = json.dumps(members)
+    module = _common_module([atom.origin.producer() for atom in atoms])
+    if module:
+        node.metadata_props[MODULE_KEY] = module
+
+
+def _common_module(nodes: Sequence[ir.Node | None]) -> str:
+    paths = [[] if node is None else node.metadata_props.get(MODULE_KEY, "").split(".") for node in nodes]
+    shared = takewhile(lambda names: len(set(names)) == 1, zip(*paths, strict=False))
+    return ".".join(names[0] for names in shared)
 
 
 def _origins(value: ir.Value, start: int, stop: int) -> list[tuple[str | None, int, int]]:

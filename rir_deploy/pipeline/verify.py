@@ -7,14 +7,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rir_deploy.errors import InputError, unknown_name
+from rir_deploy.pipeline.layers import LayerReport, compare_layers, open_graph
+from rir_deploy.pipeline.places import PREPROCESSING
 from rir_deploy.pipeline.progress import Progress, silent
 from rir_deploy.pipeline.sides import Side, open_side
-from rir_deploy.pipeline.views import Views, open_views
+from rir_deploy.pipeline.views import Views, open_views, spread
 from rir_deploy.verify import GATES, Gate, Tolerance, VerifyResult, verify
 from rir_deploy.verify.batches import BatchCheck, check_batches
+from rir_deploy.verify.layers import LayerRow
 
 # Images that batch sizes are tried with, and the largest size that is tried: memory grows with it.
 BATCH_IMAGES, LARGEST_BATCH = 16, 1024
@@ -27,7 +28,8 @@ class VerifyRequest:
     """What to compare, and how.
 
     ``data`` defaults to the recipe's test part; the bounds left out are those of the precision's gate. ``atol`` and
-    ``rtol`` are by name of an output, "" for all. ``batches`` tries the batch sizes that the candidate takes.
+    ``rtol`` are by name of an output, "" for all. ``batches`` tries the batch sizes that the candidate takes,
+    ``layers`` compares feature maps.
     """
 
     reference: Path
@@ -46,6 +48,7 @@ class VerifyRequest:
     trust: bool = False
     margin: float | None = None
     batches: bool = True
+    layers: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class Verified:
     gate_name: str
     gate: Gate
     batches: tuple[BatchCheck, ...]
+    layers: LayerReport | None
     divergence: dict[str, object] | None
 
     @property
@@ -85,6 +89,7 @@ class Verified:
             "recipe": self.views.recipe.name,
             "preprocessing": list(self.views.differences),
             "batches": [check.to_dict() for check in self.batches],
+            "layers": None if self.layers is None else self.layers.to_dict(),
             "first_divergence": self.divergence,
             "gate": {"precision": self.gate_name, **self.gate.to_dict()},
         }
@@ -118,19 +123,36 @@ def verify_files(request: VerifyRequest, progress: Progress = silent) -> Verifie
         gate = choose_gate(name, candidate.output, request)
         result = compare_sides(reference, candidate, views, gate, batch=request.batch, progress=progress)
         checks = try_batches(candidate, views, gate, request.batch) if request.batches else ()
+        layers = _layers(request, reference, candidate, views, name, progress) if request.layers else None
         preprocessing = [*_preprocessing_failures(views), *_record_failures(reference, result, views)]
         batches = [f"at batch {check.size}: {check.reason}" for check in checks if not check.passed]
+        divergence = None if layers is None else layers.divergence
         return Verified(
             result,
-            (*preprocessing, *result.failures, *batches),
+            (*preprocessing, *result.failures, *batches, *([] if divergence is None else [divergence.sentence()])),
             reference.to_dict(),
             candidate.to_dict(),
             views,
             name,
             gate,
             checks,
-            {"node": None, "block": "preprocessing"} if preprocessing else None,
+            layers,
+            _first(preprocessing, divergence),
         )
+
+
+def _first(preprocessing: list[str], divergence: LayerRow | None) -> dict[str, object] | None:
+    if preprocessing:
+        return {"node": None, "block": PREPROCESSING}
+    return None if divergence is None else divergence.to_dict()
+
+
+def _layers(
+    request: VerifyRequest, reference: Side, candidate: Side, views: Views, precision: str, progress: Progress
+) -> LayerReport:
+    left = open_graph(request.reference, reference, views.reference, request.factory)
+    right = open_graph(request.candidate, candidate, views.candidate, request.factory)
+    return compare_layers(left, right, views, precision, progress)
 
 
 def _open(path: Path, request: VerifyRequest) -> Side:
@@ -173,11 +195,6 @@ def batch_sizes(side: Side, batch: int) -> list[int]:
     primes = [n for n in range(max(low, 2), high + 1) if all(n % d for d in range(2, int(n**0.5) + 1))]
     sizes = {low, high, side.optimum or low, *primes[-1:], *(n for n in primes if n == 7)}
     return sorted(size for size in sizes if low <= size <= high)
-
-
-def spread(total: int, count: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Places of ``count`` images, spread over the whole set: folders list one class after the other."""
-    return np.unique(np.linspace(0, total - 1, count).astype(np.int64))
 
 
 def choose_gate(name: str, output: str, request: VerifyRequest) -> Gate:

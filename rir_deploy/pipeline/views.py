@@ -77,3 +77,8 @@ def _differences(left: Preprocessing, right: Preprocessing) -> tuple[str, ...]:
 
 def _text(value: object) -> str:
     return str(list(value)) if isinstance(value, tuple) else str(value)
+
+
+def spread(total: int, count: int) -> NDArray[np.int64]:
+    """Places of ``count`` images, spread over the whole set: folders list one class after the other."""
+    return np.unique(np.linspace(0, total - 1, count).astype(np.int64))
