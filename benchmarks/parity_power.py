@@ -1,0 +1,122 @@
+"""The power of verify: faults that must be caught and put in their place, harmless variations that must pass.
+
+    python benchmarks/parity_power.py -o benchmarks/results/parity_power.json
+    python benchmarks/parity_power.py --checkpoint rir_cifar10_w16.pt --recipe cifar10 --calibration cifar10-train.zip \
+        --test cifar10-test.zip -o benchmarks/results/parity_power.json
+
+The first network is trained on the digits by their recipe; the second, if there is one, is given. Every fault is put
+into a good model by itself, and ``rir-deploy verify --layers`` is run on it: it must exit with 3 and name the block.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.parity_harmless import variations
+from benchmarks.parity_injections import injections
+from benchmarks.parity_network import Network, must
+from rir_deploy.bench.machine import read_machine
+
+
+def detect(network: Network, blocks: str) -> list[dict[str, Any]]:
+    """One row an injected fault."""
+    rows = []
+    for one in injections(network, blocks):
+        outcome = network.verify(one.model)
+        row = {
+            "network": network.name,
+            "stage": one.stage,
+            "form": one.form,
+            "fault": one.fault,
+            "expected": list(one.expected),
+            "exit_code": outcome.code,
+            "by": outcome.by,
+            "found": outcome.block,
+            "caught": outcome.code == 3,
+            "localised": outcome.code == 3 and outcome.block in one.expected,
+        }
+        rows.append(row)
+        if not row["localised"]:
+            print("MISSED", json.dumps(row), flush=True)
+    return rows
+
+
+def pass_harmless(network: Network, small: bool) -> list[dict[str, Any]]:
+    """One row a harmless variation."""
+    rows = []
+    for name, outcome in variations(network, small):
+        layers = outcome.record.get("layers") or {}
+        errors = [row["own_error"] for row in layers.get("rows", []) if row["verdict"] != "differs"]
+        row = {
+            "network": network.name,
+            "variation": name,
+            "exit_code": outcome.code,
+            "passed": outcome.code == 0,
+            "layers": outcome.layers,
+            "note": layers.get("note", ""),
+            "worst_own_error": max((error for error in errors if error is not None), default=None),
+        }
+        rows.append(row)
+        if not row["passed"]:
+            print("ALARM", json.dumps(row), json.dumps(outcome.record.get("failures")), flush=True)
+    return rows
+
+
+def summary(faults: list[dict[str, Any]], harmless: list[dict[str, Any]]) -> dict[str, Any]:
+    """Counts, by stage and by what caught them."""
+    stages: dict[str, dict[str, int]] = {}
+    for stage in dict.fromkeys(row["stage"] for row in faults):
+        rows = [row for row in faults if row["stage"] == stage]
+        by = Counter("+".join(row["by"]) for row in rows)
+        stages[stage] = {
+            "kinds": len({row["fault"] for row in rows}),
+            "injected": len(rows),
+            "caught": sum(row["caught"] for row in rows),
+            "localised": sum(row["localised"] for row in rows),
+            "by_outputs": sum(count for key, count in by.items() if "outputs" in key),
+            "by_layers_alone": by["layers"],
+            "by_records_alone": by["records"],
+        }
+    return {"stages": stages, "harmless": len(harmless), "passed": sum(row["passed"] for row in harmless)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, help="a second network, beside the one of the digits")
+    parser.add_argument("--recipe", help="its recipe")
+    parser.add_argument("--calibration", help="images that its INT8 ranges are found on")
+    parser.add_argument("--test", help="labelled images, disjoint from those")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    arguments = parser.parse_args()
+    faults: list[dict[str, Any]] = []
+    harmless: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        must("train", "digits", "-o", folder / "digits")
+        digits = Network("digits", folder / "digits/model.safetensors", folder / "a", "digits", None, None)
+        networks = [(digits, "all", False)]
+        if arguments.checkpoint is not None:
+            given = (arguments.recipe, arguments.test, arguments.calibration)
+            networks.append(
+                (Network(arguments.checkpoint.stem, arguments.checkpoint, folder / "b", *given), "some", True)
+            )
+        for network, blocks, small in networks:
+            harmless += pass_harmless(network, small)
+            faults += detect(network, blocks)
+    found = summary(faults, harmless)
+    result = {"machine": read_machine().to_dict(), "summary": found, "faults": faults, "harmless": harmless}
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
