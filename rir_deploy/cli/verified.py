@@ -9,6 +9,7 @@ from rir_deploy.cli import common
 
 if TYPE_CHECKING:
     from rir_deploy.pipeline.layers import LayerReport
+    from rir_deploy.pipeline.stages import Stage, Stages
     from rir_deploy.pipeline.verify import Verified
     from rir_deploy.verify.statistics import DropTest
 
@@ -116,3 +117,51 @@ def _print_flips(verified: Verified) -> None:
     ]
     title = f"{len(rows)} of {len(found)} flips, those the reference was surest of"
     print_table(title, ("image", "label", "reference", "candidate", "margin", "margin"), rows)
+
+
+def print_stages(stages: Stages) -> None:
+    """Every stage of a run against PyTorch, and against the stage before it."""
+    from rir_deploy.report.console import print_table
+
+    columns = (
+        "stage",
+        "made from",
+        "top-1",
+        "drop",
+        "agreement",
+        "SQNR dB",
+        "drop here",
+        "agreement",
+        "SQNR dB",
+        "verdict",
+    )
+    title = f"stages: {stages.images} images of {stages.data}; against PyTorch, then against the stage before"
+    print_table(title, columns, [_stage_cells(row, stages) for row in stages.rows])
+    for row in stages.rows:
+        if row.side["simulation"]:
+            common.say(f"{row.name}: {row.side['runs_on']}")
+    if stages.worst is not None and stages.worst.parent is not None:
+        drop = stages.worst.parent.accuracy.top1_drop
+        common.say(f"most top-1 is lost at {stages.worst.name}: {drop:.2f} points")
+    failed = [row.name for row in stages.rows if row.against is not None and not row.against.passed]
+    verdict = f"FAILED at {', '.join(failed)}" if failed else "passed at every stage"
+    common.say(f"parity {verdict}")
+
+
+def _stage_cells(row: Stage, stages: Stages) -> tuple[str, ...]:
+    from rir_deploy.report.console import percent
+
+    if row.against is None or row.parent is None:
+        return (row.name, "-", percent(stages.top1), *["-"] * 6, "reference")
+    figures = [(one.accuracy, one.outputs) for one in (row.against, row.parent)]
+    cells = [
+        (
+            "-" if accuracy.top1_drop is None else f"{accuracy.top1_drop:.2f}",
+            percent(accuracy.agreement),
+            _decibels(outputs.sqnr_db),
+        )
+        for accuracy, outputs in figures
+    ]
+    verdict = "passed" if row.against.passed else "FAILED"
+    label = f"{verdict} (simulation)" if row.side["simulation"] else verdict
+    return (row.name, row.made_from or "-", percent(row.against.accuracy.candidate_top1), *cells[0], *cells[1], label)

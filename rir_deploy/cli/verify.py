@@ -13,6 +13,7 @@ from rir_deploy.cli.self_test import check_alone, run_self_test
 from rir_deploy.errors import GateError, UsageError
 
 if TYPE_CHECKING:
+    from rir_deploy.pipeline.stages import StagesRequest
     from rir_deploy.pipeline.verify import Verified
 
 
@@ -79,17 +80,29 @@ def command(
     used. The bounds come from the gate of the precision; each can be set by hand.
 
     A bundle as REFERENCE brings its images, answers and bounds along: alone it tests itself, every graph and engine
-    that can run here; with a CANDIDATE it tests that one.
+    that can run here; with a CANDIDATE it tests that one. The folder of a run, alone or as the CANDIDATE for the
+    checkpoint it was made from, is gone through stage by stage: PyTorch, traced, folded, FP16 or Q/DQ, engine.
     """
     from rir_deploy.cli.verified import print_verified
     from rir_deploy.pipeline.sides import kind_of
+    from rir_deploy.pipeline.stages import StagesRequest, is_run
     from rir_deploy.pipeline.verify import VerifyRequest, verify_files
 
+    run, checkpoint = (reference, None) if candidate is None else (candidate, reference)
+    if is_run(run):
+        own = (recipe, precision, *atol, *rtol, min_agreement, max_top1_drop, margin, flips, *names)
+        if layers or simulate or force or trust or any(value is not None for value in own):
+            raise UsageError(
+                "a run brings its own recipe and bounds: --data, --batch, --threads and --model go with it"
+            )
+        return _stages(StagesRequest(run, checkpoint, data, factory, batch, threads), as_json)
     if kind_of(reference) == "bundle":
         check_alone(candidate)
         return run_self_test(reference, names, candidate, factory, threads, simulate, as_json)
     if candidate is None or names:
-        raise UsageError("name a REFERENCE and a CANDIDATE; only a bundle stands alone and has an --engine to choose")
+        raise UsageError(
+            "name a REFERENCE and a CANDIDATE; only a bundle or a run stands alone, and --engine is of a bundle"
+        )
     if force and flips is None:
         raise UsageError("--force replaces the file of --flips; name one, or leave --force out")
     _check_output(flips, force)
@@ -121,6 +134,22 @@ def command(
         print_verified(verified)
     if not verified.passed:
         click.echo(f"rir-deploy: parity failed: {'; '.join(verified.failures)}", err=True)
+        return GateError.exit_code
+    return 0
+
+
+def _stages(request: StagesRequest, as_json: bool) -> int:
+    from rir_deploy.cli.verified import print_stages
+    from rir_deploy.pipeline.stages import verify_stages
+
+    with common.progress(as_json) as progress:
+        stages = verify_stages(request, progress)
+    if as_json:
+        common.print_json(stages.to_dict())
+    else:
+        print_stages(stages)
+    if stages.failures:
+        click.echo(f"rir-deploy: parity failed: {'; '.join(stages.failures)}", err=True)
         return GateError.exit_code
     return 0
 
