@@ -21,7 +21,7 @@ import onnx_ir as ir
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.own_process import peak_gb, run_self, write_report
+from benchmarks.own_process import load, peak_gb, run_self, write_report
 from rir_deploy.bench.machine import read_machine
 from rir_deploy.fold import FoldOptions
 from rir_deploy.onnx_file import save_onnx
@@ -102,13 +102,14 @@ def main() -> None:
     if arguments.step:
         print(json.dumps(one_step(arguments.step, arguments.folder, arguments.width)))
         return
+    before = load()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         given = ("--folder", name, "--width", arguments.width)
         steps = {step: run_self(__file__, "--step", step, *given) for step in ("make", "fold", "traced", "folded")}
     traced, folded = np.array(steps["traced"]), np.array(steps["folded"])
     error = float(np.abs(traced - folded).max() / np.abs(traced).max())
     figures = {"width": arguments.width, **steps["make"], **steps["fold"], "relative_error": error}
-    write_report({"machine": read_machine().to_dict(), **figures}, arguments.output)
+    write_report({"machine": read_machine().to_dict(), "load": before, **figures}, arguments.output)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.own_process import peak_gb, run_self, write_report
+from benchmarks.own_process import load, peak_gb, run_self, write_report
 from rir_deploy.bench.machine import read_machine
 from rir_deploy.fold import fold
 from tests.fold.family import Family, build
@@ -72,8 +72,9 @@ def main() -> None:
     if arguments.one:
         print(json.dumps(measure(arguments.one)))
         return
+    before = load()
     rows = [median_of(blocks, arguments.repeats) for blocks in arguments.blocks]
-    report = {"machine": read_machine().to_dict(), "repeats": arguments.repeats, "rows": rows}
+    report = {"machine": read_machine().to_dict(), "load": before, "repeats": arguments.repeats, "rows": rows}
     write_report({**report, "exponent": exponent(rows)}, arguments.output)
 
 

@@ -1,8 +1,9 @@
-"""What the fold's benchmarks share: a step in a process of its own, its peak memory, and the report."""
+"""What the fold's benchmarks share: a step in a process of its own, its memory, the machine's load, the report."""
 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -19,6 +20,11 @@ def run_self(script: str, *arguments: object) -> Any:
 def peak_gb() -> float:
     """The most memory that this process has held so far, in GB of 2**30 bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def load() -> float:
+    """How many processes wanted a core over the last minute: what else a machine was doing before the start."""
+    return round(os.getloadavg()[0], 1)
 
 
 def write_report(report: dict[str, Any], output: Path | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,11 +70,9 @@ def graph_sha256(model: ir.Model) -> str:
         for value in graph.initializers.values():
             if value.const_value is not None:
                 value.const_value = _by_hash(value.const_value)
-    bodies: list[ir.Graph | ir.Function] = [skeleton.graph, *functions]
-    for body in bodies:
-        for node in body.all_nodes():
-            for attribute in list(node.attributes.values()):
-                _tensors_by_hash(node, attribute)
+    for node in itertools.chain(skeleton.graph.all_nodes(), *(function.all_nodes() for function in functions)):
+        for attribute in list(node.attributes.values()):
+            _tensors_by_hash(node, attribute)
     proto = ir.to_proto(skeleton)
     del proto.metadata_props[:]
     return hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()
