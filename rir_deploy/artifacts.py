@@ -37,7 +37,8 @@ class Provenance:
     """Where an artifact comes from.
 
     ``parents`` maps a role ("checkpoint", "onnx") to the sha256 of the file that played it; ``recipe`` is the
-    preprocessing recipe as plain data (None where no recipe was involved); ``stages`` lists what was done, in order.
+    preprocessing recipe as plain data (None where no recipe was involved); ``stages`` lists what was done, in order;
+    ``top1`` is the accuracy that the checkpoint records, a fraction (None where it records none).
     """
 
     stages: tuple[str, ...] = ()
@@ -45,6 +46,7 @@ class Provenance:
     parents: dict[str, str] = field(default_factory=dict)
     recipe: dict[str, Any] | None = None
     tool: str = ""
+    top1: float | None = None
 
     def to_json(self) -> str:
         """Canonical JSON, so that equal provenance gives equal bytes."""
@@ -55,6 +57,7 @@ class Provenance:
                 "parents": self.parents,
                 "recipe": self.recipe,
                 "tool": self.tool,
+                "top1": self.top1,
             },
             sort_keys=True,
         )
@@ -70,11 +73,21 @@ class Provenance:
                 parents={str(k): str(v) for k, v in data["parents"].items()},
                 recipe=data["recipe"] if data["recipe"] is None else dict(data["recipe"]),
                 tool=str(data["tool"]),
+                top1=as_share(data.get("top1")),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"the provenance record in the metadata is malformed ({error!r}); export the model again"
             ) from error
+
+
+def as_share(value: object) -> float | None:
+    """A fraction from plain data, 0 to 1, or None; ValueError on anything else."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"{value!r} is no share, 0 to 1")
+    return float(value)
 
 
 def check_output(path: Path, *, force: bool) -> None:

@@ -43,6 +43,13 @@ _OPTIONS = (
         help="Round the identity of a folded block apart from its kernel: one product and one sum more a block.",
     ),
     click.option(
+        "--expect-top1",
+        type=float,
+        metavar="PERCENT",
+        help="Top-1 that the FP32 model reaches, where its checkpoint does not say: calibration images on which it is "
+        "far lower are refused.",
+    ),
+    click.option(
         "--max-drop",
         type=float,
         metavar="POINTS",
@@ -74,6 +81,7 @@ def calibration_request(data: str | None, options: dict[str, Any]) -> Calibratio
         correct_bias=not options["no_bias_correction"],
         bits=options["weight_bits"],
         split_identity=options["split_identity"],
+        expect_top1=None if options["expect_top1"] is None else options["expect_top1"] / 100.0,
     )
 
 
@@ -87,6 +95,8 @@ def search_request(options: dict[str, Any], *, rank: bool = False) -> SearchRequ
 
 def say_calibration(described: dict[str, Any]) -> None:
     """What INT8 was calibrated to, and what else was measured."""
+    for warning in described["warnings"]:
+        common.warn(warning)
     found = described["calibration"]
     if found is None or "rounding" not in found:
         return

@@ -93,6 +93,11 @@ def say(text: str) -> None:
     click.echo(text)
 
 
+def warn(text: str) -> None:
+    """A line for people, on stderr."""
+    click.echo(f"rir-deploy: warning: {text}", err=True)
+
+
 def command_line() -> str:
     """The command being run, as it could be typed again."""
     return shlex.join(["rir-deploy", *click.get_current_context().find_root().obj])

@@ -23,6 +23,7 @@ from rir_deploy.fold import fold
 from rir_deploy.onnx_file import load_onnx, read_provenance, save_onnx, write_provenance
 from rir_deploy.pipeline.calibrate import CalibrationRequest, write_ranges
 from rir_deploy.pipeline.export import ExportRequest, export_model
+from rir_deploy.pipeline.few_bits import check_few_bits
 from rir_deploy.pipeline.lower import FLAVOURS, Lowered, Precision, PrecisionRequest, engine_options, lower_precision
 from rir_deploy.pipeline.progress import Progress, silent
 from rir_deploy.pipeline.sensitivity import SearchRequest
@@ -123,6 +124,7 @@ def build_engine(request: BuildRequest, output: Path, *, force: bool, progress: 
     backend.check(request.precision, options)
     graph, parents = _graph(request, progress)
     batch = fit_batch(input_spec(graph), request.batch)
+    check_few_bits(graph, request.calibration.bits, backend.name)
     lowered = _lower(graph, request, backend.name, progress)
     with atomic_folder(output, force=force) as folder:
         save_onnx(lowered.model, folder / GRAPH_NAME, force=False)

@@ -20,6 +20,7 @@ from rir_deploy.engines import get_backend
 from rir_deploy.engines.base import input_spec
 from rir_deploy.errors import InputError, UsageError
 from rir_deploy.onnx_file import graph_sha256, save_onnx
+from rir_deploy.pipeline.plausible import FEW, check_images
 from rir_deploy.pipeline.progress import Progress, silent, tracked
 from rir_deploy.pipeline.sources import open_dataset
 from rir_deploy.quantize import (
@@ -41,9 +42,8 @@ from rir_deploy.quantize.weights import Rounding
 from rir_deploy.recipe import CalibrationOptions, Recipe
 
 BATCH = 32
-# Images held back to choose by, as a share of the calibration images; and how few are too few for it.
+# Images held back to choose by, as a share of the calibration images.
 _HELD_BACK = 0.25
-_FEW = 32
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class CalibrationRequest:
     training images.
 
     What is left None is as the recipe says. ``use_recipe_data`` lets a recipe's own images stand in where no data is
-    named. ``rounding``, ``equalize``, ``correct_bias``, ``bits`` and ``split_identity`` are those of `TuneOptions`.
+    named. ``rounding``, ``equalize``, ``correct_bias``, ``bits`` and ``split_identity`` are those of `TuneOptions`;
+    ``expect_top1`` is the accuracy, a fraction, that the FP32 model is known to reach.
     """
 
     data: str | None = None
@@ -66,14 +67,17 @@ class CalibrationRequest:
     correct_bias: bool = True
     bits: int = 8
     split_identity: bool = False
+    expect_top1: float | None = None
 
     def __post_init__(self) -> None:
-        measured = [self.data, self.samples, self.method, self.percentile, self.rounding]
+        measured = [self.data, self.samples, self.method, self.percentile, self.rounding, self.expect_top1]
         plain = self.equalize and self.correct_bias and self.bits == 8 and not self.split_identity
         if self.table is not None and (any(value is not None for value in measured) or not plain):
             raise UsageError(
                 "--ranges is a table that was measured: it excludes --data and all that says how to calibrate"
             )
+        if self.expect_top1 is not None and not 0 < self.expect_top1 <= 1:
+            raise UsageError(f"--expect-top1 {100 * self.expect_top1:g} is no percentage: over 0, up to 100")
         if self.method not in (None, "percentile") and self.percentile is not None:
             raise UsageError("--percentile goes with --method percentile")
 
@@ -81,6 +85,11 @@ class CalibrationRequest:
     def is_given(self) -> bool:
         """Whether anything was asked for beside what the recipe says."""
         return self != CalibrationRequest(use_recipe_data=self.use_recipe_data)
+
+    @property
+    def is_for_int8(self) -> bool:
+        """Whether it says something that means nothing where only the ranges are wanted."""
+        return self != CalibrationRequest(self.data, self.table, self.samples, use_recipe_data=self.use_recipe_data)
 
 
 @dataclass(frozen=True)
@@ -139,16 +148,11 @@ def calibrate_int8(
         rounded = from_bytes(_read_weights(request.table), table.weights_sha256, quantization)
         return Tuned(table, rounded, Candidate(table.method, "given", bool(table.exponents)))
     images, options, sources = _open(model, recipe, request)
-    wanted = TuneOptions(
-        options.method,
-        options.percentile,
-        request.rounding or "gptq",
-        request.equalize,
-        request.correct_bias,
-        request.bits,
-        request.split_identity,
-    )
-    fit, held_back = images.split(_HELD_BACK, options.seed) if len(images.indices) >= _FEW else (images, images)
+    check_images(model, images.dataset, images.indices, request.expect_top1, open_session)
+    rounding = request.rounding or "gptq"
+    ways = request.equalize, request.correct_bias, request.bits, request.split_identity
+    wanted = TuneOptions(options.method, options.percentile, rounding, *ways)
+    fit, held_back = images.split(_HELD_BACK, options.seed) if len(images.indices) >= FEW else (images, images)
     tuned = tune(
         model,
         lambda label: fit.batches(label, progress),

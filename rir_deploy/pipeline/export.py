@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from rir_deploy import __version__
-from rir_deploy.artifacts import Provenance, check_output, sha256_file
+from rir_deploy.artifacts import Provenance, as_share, check_output, sha256_file
 from rir_deploy.embed import embed_preprocessing
 from rir_deploy.engines import get_backend
 from rir_deploy.errors import GateError, InputError
@@ -114,7 +114,7 @@ def export_model(request: ExportRequest, progress: Progress = silent) -> Exporte
     if request.embed:
         model = embed_preprocessing(model, recipe.preprocessing)
         stages.append("embed-preprocessing")
-    provenance = _provenance(request, recipe, stages)
+    provenance = _provenance(request, recipe, stages, loaded)
     write_provenance(model, provenance)
     progress("checking", 3, 4)
     check, checked_on = _check(loaded, model, recipe, request.data) if request.check else (None, "")
@@ -147,9 +147,17 @@ def _check_classes(model: ir.Model, recipe: Recipe) -> None:
         )
 
 
-def _provenance(request: ExportRequest, recipe: Recipe, stages: list[str]) -> Provenance:
+def _provenance(request: ExportRequest, recipe: Recipe, stages: list[str], loaded: LoadedModule) -> Provenance:
     parents = {} if request.checkpoint is None else {"checkpoint": sha256_file(request.checkpoint)}
-    return Provenance(tuple(stages), "fp32", parents, recipe.to_dict(), f"rir-deploy {__version__}")
+    tool = f"rir-deploy {__version__}"
+    return Provenance(tuple(stages), "fp32", parents, recipe.to_dict(), tool, _recorded_top1(loaded))
+
+
+def _recorded_top1(loaded: LoadedModule) -> float | None:
+    try:
+        return None if loaded.accuracy is None else as_share(loaded.accuracy.get("top1"))
+    except ValueError as error:
+        raise InputError(f"the checkpoint records an accuracy that is none ({error}); save it again") from error
 
 
 def _check(loaded: LoadedModule, model: ir.Model, recipe: Recipe, data: str | None) -> tuple[VerifyResult, str]:

@@ -14,8 +14,9 @@ from rir_deploy.artifacts import Provenance, atomic_file, check_output, sha256_f
 from rir_deploy.errors import UsageError, unknown_name
 from rir_deploy.onnx_file import load_onnx, read_provenance, save_onnx, write_provenance
 from rir_deploy.pipeline.calibrate import CalibrationRequest, calibrate, calibrate_int8, weights_path, write_ranges
+from rir_deploy.pipeline.plausible import few_images
 from rir_deploy.pipeline.progress import Progress, silent
-from rir_deploy.pipeline.sensitivity import SearchRequest, Sensitivity, find_sensitivity, keep_patterns
+from rir_deploy.pipeline.sensitivity import SearchRequest, Sensitivity, find_sensitivity, keep_patterns, open_evaluation
 from rir_deploy.pipeline.sources import choose_recipe, open_dataset
 from rir_deploy.precision import KeptNode, to_fp16
 from rir_deploy.quantize import QuantizeOptions, RangeTable, Tuned, quantize
@@ -82,7 +83,14 @@ class Lowered:
             "kept": [{"node": node.node, "reason": node.reason} for node in self.kept],
             "calibration": None if table is None else {"images": table.samples, "method": table.method, **chosen},
             "sensitivity": None if self.sensitivity is None else self.sensitivity.to_dict(),
+            "warnings": list(self.warnings),
         }
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user should know of the calibration."""
+        warning = None if self.table is None else few_images(self.table.samples)
+        return () if warning is None else (warning,)
 
 
 def lower_precision(
@@ -100,10 +108,12 @@ def lower_precision(
         return _fp16(model, recipe, request.calibration, progress)
     if recipe is None:
         raise UsageError("INT8 needs the preprocessing of its calibration images: name it with --recipe")
+    images = None if request.search is None else open_dataset(request.calibration.data, recipe, "train")
+    if request.search is not None and images is not None:
+        open_evaluation(recipe, request.search, images)  # what is wrong with them is said before the work
     tuned = calibrate_int8(model, recipe, request.calibration, request.quantize, progress)
     options, sensitivity = request.quantize, None
-    if request.search is not None:
-        images = open_dataset(request.calibration.data, recipe, "train")
+    if request.search is not None and images is not None:
         sensitivity = find_sensitivity(model, recipe, tuned, options, images, request.search, progress)
         nodes = tuple(layer.node for layer in sensitivity.ranking[: sensitivity.kept])
         options = replace(options, keep=(*options.keep, *keep_patterns(nodes)))
@@ -117,6 +127,8 @@ def lower_precision(
 
 def _fp16(model: ir.Model, recipe: Recipe | None, calibration: CalibrationRequest, progress: Progress) -> Lowered:
     """With images the activations are checked too; without, the weights alone."""
+    if calibration.is_for_int8:
+        raise UsageError("how ranges are cut and weights rounded is for --int8; FP16 only looks for what overflows")
     has_data = calibration.data is not None or calibration.table is not None
     if has_data and recipe is None:
         raise UsageError("the preprocessing of the calibration images is not known: name it with --recipe")

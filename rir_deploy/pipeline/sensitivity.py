@@ -85,7 +85,7 @@ def find_sensitivity(
         UsageError: evaluation images that are those of the proof or of calibration.
         GateError: the budget cannot be kept.
     """
-    evaluation = _evaluation(recipe, request, dataset)
+    evaluation = open_evaluation(recipe, request, dataset)
     plain = quantize(model, tuned.table, options, tuned.rounded)
     layers = [(node, members_of(plain.model, node)) for node in plain.quantized]
     indices = np.linspace(0, len(dataset) - 1, min(_IMAGES, len(dataset)), dtype=np.int64)
@@ -124,7 +124,13 @@ def _keeping(model: ir.Model, tuned: Tuned, options: QuantizeOptions, nodes: tup
     return quantize(model, tuned.table, wanted, tuned.rounded).model
 
 
-def _evaluation(recipe: Recipe, request: SearchRequest, calibration: Dataset) -> Dataset | None:
+def open_evaluation(recipe: Recipe, request: SearchRequest, calibration: Dataset) -> Dataset | None:
+    """The images that a budget is kept on, if there is one.
+
+    Raises:
+        InputError: they have no labels.
+        UsageError: they are those of the proof or of calibration.
+    """
     if request.eval_data is None:
         return None
     dataset = open_dataset(request.eval_data, recipe, "train")

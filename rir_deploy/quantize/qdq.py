@@ -10,7 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from rir_deploy.quantize.options import QuantizeOptions
-from rir_deploy.quantize.patches import as_rows, from_rows
+from rir_deploy.quantize.patches import as_rows
 from rir_deploy.quantize.placement import Placement, range_source
 from rir_deploy.quantize.scales import Affine, asymmetric_uint8, int32_bias, symmetric_int8
 from rir_deploy.quantize.select import Selection, Weighted
@@ -130,18 +130,22 @@ class QdqWriter:
             self._initializer(f"{name}_wide_column", wide[:, None].astype(np.int32)),
             self._initializer(f"{name}_wide", taps),
         ]
-        shape = self._initializer(f"{name}_shape", np.array(from_rows(found, rows).shape, dtype=np.int64))
-        cast = self._operator("Cast", [narrow], f"{name}_int8", [ir.AttrInt64("to", ir.DataType.INT8)])
-        filled = self._operator("ScatterElements", [cast, *parts], f"{name}_filled", [ir.AttrInt64("axis", 1)])
+        sizes = found.weight_array.shape
+        shape = self._initializer(f"{name}_shape", np.array(sizes, dtype=np.int64))
+        to, axis = ir.AttrInt64("to", ir.DataType.INT8), ir.AttrInt64("axis", 1)
+        cast = self._operator("Cast", [narrow], f"{name}_int8", rows.shape, to)
+        filled = self._operator("ScatterElements", [cast, *parts], f"{name}_filled", rows.shape, axis)
         steps = [cast, filled]
         if found.axis == 1:
-            steps.append(self._operator("Transpose", [filled], f"{name}_transposed", []))
-        steps.append(self._operator("Reshape", [steps[-1], shape], f"{name}_quantized", []))
+            steps.append(self._operator("Transpose", [filled], f"{name}_transposed", rows.shape[::-1]))
+        steps.append(self._operator("Reshape", [steps[-1], shape], f"{name}_quantized", sizes))
         self._graph.insert_before(found.node, [node for value in steps if (node := value.producer()) is not None])
         return steps[-1]
 
-    def _operator(self, op_type: str, inputs: list[ir.Value], name: str, attributes: list[ir.Attr]) -> ir.Value:
-        output = self._value(name, ir.DataType.INT8, None)
+    def _operator(
+        self, op_type: str, inputs: list[ir.Value], name: str, shape: tuple[int, ...], *attributes: ir.Attr
+    ) -> ir.Value:
+        output = self._value(name, ir.DataType.INT8, ir.Shape(shape))
         return ir.Node("", op_type, inputs, attributes, outputs=[output], name=f"{output.name}/{op_type}").outputs[0]
 
     def _dequantize(self, name: str, inputs: list[ir.Value], attributes: list[ir.Attr]) -> ir.Node:
