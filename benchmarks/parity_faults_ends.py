@@ -52,7 +52,8 @@ def _head(change: Callable[[Array], Array], index: int) -> Callable[[Net], None]
     return lambda net: net.change(net.node(HEAD, "Conv"), change, index)
 
 
-# Where each may be found: the joined streams belong to the last layer as much as to the head.
+# Where each may be found. The joined streams belong to the last layer as much as to the head; and once folded, a
+# channel that the head does not read cannot be told from one that the last layer does not compute.
 END_FAULTS: dict[str, tuple[Callable[[Net], None], tuple[str, ...]]] = {
     "stem kernel transposed": (_stem(lambda w: w.transpose(0, 1, 3, 2)), ("stem",)),
     "stem bias missing": (_stem(np.zeros_like, 2), ("stem",)),
@@ -60,7 +61,10 @@ END_FAULTS: dict[str, tuple[Callable[[Net], None], tuple[str, ...]]] = {
     "stems swapped": (swapped_stems, ("stem",)),
     "two classes swapped": (swapped_classes, ("head",)),
     "head bias missing": (_head(np.zeros_like, 2), ("head",)),
-    "head kernel truncated": (_head(lambda w: np.where(np.arange(w.shape[1])[:, None, None] < 8, w, 0), 1), ("head",)),
+    "head kernel truncated": (
+        _head(lambda w: np.where(np.arange(w.shape[1])[:, None, None] < 8, w, 0), 1),
+        ("last", "head"),
+    ),
     "maximum for mean": (maximum_for_mean, ("head",)),
     "streams joined in the wrong order": (swapped_join, ("last", "head")),
 }

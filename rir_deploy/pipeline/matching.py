@@ -107,7 +107,7 @@ def match(reference: Sequence[FeatureMap], candidate: Iterable[FeatureMap]) -> l
 
 
 def _with_missing(matches: list[Match], reference: Sequence[FeatureMap]) -> list[Match]:
-    """What lies between the maps that are held, in the reference's order."""
+    """What lies between the maps that are held, in the reference's order; a fold does without what is composed."""
     held = {piece.source.value for one in matches for piece in one.pieces}
     maps = {one.value: one for one in reference}
     order = {one: index for index, one in enumerate(reference)}
@@ -122,7 +122,7 @@ def _with_missing(matches: list[Match], reference: Sequence[FeatureMap]) -> list
                 if value is not None and value not in seen and value not in held:
                     seen.add(value)
                     queue.append(value)
-                    between |= {maps[value]} if value in maps else set()
+                    between |= {maps[value]} if value in maps and maps[value].op not in _COMPOSED else set()
         found.append(replace(one, missing=tuple(sorted(between, key=order.__getitem__))))
     return found
 
