@@ -71,6 +71,21 @@ def test_one_convolution_a_block(name: str, tmp_path: Path) -> None:
     assert ops(hold_against_torch(model, graph, (3, 13, 12))) == {"Conv": convs, "Relu": convs}
 
 
+@pytest.mark.parametrize("axes", [1, 3])
+def test_other_numbers_of_axes(axes: int, tmp_path: Path) -> None:
+    """Signals and volumes."""
+    conv, norm = (getattr(nn, f"{kind}{axes}d") for kind in ("Conv", "BatchNorm"))
+    torch.manual_seed(0)
+    one, two = ([nn.Sequential(conv(3, 3, k, padding=k // 2, bias=False), norm(3)) for k in (3, 1)] for _ in range(2))
+    model = nn.Sequential(Branches(*one, nn.Identity()), Branches(*two, norm(3)))
+    for parameter in model.parameters():  # for batch norms that do something
+        nn.init.uniform_(parameter, -0.5, 0.5)
+    model.train()(torch.randn(4, 3, *[5] * axes))
+    shape = (3, *[6] * axes)
+    graph = torchscript(model.eval(), torch.zeros(2, *shape), tmp_path / "traced.onnx", 17)
+    assert ops(hold_against_torch(model, graph, shape)) == {"Conv": 2, "Relu": 2}
+
+
 def test_one_convolution_a_block_from_dynamo() -> None:
     model = randomize(nn.Sequential(repvgg(3, 4, 2), acnet(4, 4), mobileone(4, 4, copies=2)))
     folded = hold_against_torch(model, export(model, ExportOptions((3, 13, 12))), (3, 13, 12))

@@ -43,6 +43,27 @@ def test_leaky_relus_join_only_with_equal_slopes() -> None:
         assert ops(check(w.model(y)))["LeakyRelu"] == activations
 
 
+def test_different_ops_do_not_join() -> None:
+    w = Writer()
+    x = w.input(3)
+    r, t = w.relu(w.bn(w.conv(x, 4))), w.op("HardSwish", [w.bn(w.conv(x, 4))], 4)
+    folded = check(w.model(w.relu(w.bn(w.add(w.conv(r, 4), w.conv(t, 4))))))
+    assert ops(folded) == {"Conv": 3, "Relu": 2, "HardSwish": 1, "Concat": 1}
+
+
+@pytest.mark.parametrize("rest", [False, True])
+def test_a_convolution_that_reads_a_part_of_a_stream(rest: bool) -> None:
+    """What nobody else reads of the stream goes; what somebody does is no reason to multiply by zeros."""
+    w = Writer()
+    x = w.input(3)
+    r, t = w.relu(w.bn(w.conv(x, 4))), w.relu(w.bn(w.conv(x, 4)))
+    y = w.relu(w.bn(w.add(w.conv(w.slice(r, 1, 3), 3), w.conv(t, 3))))
+    model = w.model(y, w.op("GlobalAveragePool", [r], 4)) if rest else w.model(y)
+    folded = check(model)
+    rows = [node.inputs[1].shape[:2] for node in folded.graph if node.op_type == "Conv"]  # type: ignore[index, union-attr]
+    assert sorted(rows) == ([(3, 2), (3, 4), (4, 3), (4, 3)] if rest else [(3, 6), (6, 3)])
+
+
 def test_an_inner_tensor_that_is_also_an_output() -> None:
     w = Writer()
     x = w.input(3)
