@@ -39,14 +39,14 @@ class Layer:
 
 def list_layers(model: ir.Model) -> tuple[Layer, ...]:
     """The layers in the order of the graph; the model is not changed."""
-    # As they are in the file: what is counted may be a copy whose constants were evaluated.
+    # Weights as they are in the file: what is counted may be a copy, with all types known and constants evaluated.
     written = {str(node.outputs[0].name): node for node in model.graph}
     layers = [(written.get(str(node.outputs[0].name), node), node, macs) for node, macs in layer_macs(model)]
     return tuple(
         Layer(
             node.name or str(node.outputs[0].name),
             node.op_type,
-            _read_type(node.inputs[0]),
+            _read_type(counted.inputs[0]),
             _read_type(node.inputs[1]),
             _shape(counted.inputs[1]),
             macs,

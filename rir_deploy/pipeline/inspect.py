@@ -16,6 +16,7 @@ from rir_deploy.fold import Layer, list_layers, measure_work
 from rir_deploy.onnx_file import load_onnx, read_provenance
 from rir_deploy.pipeline.sides import kind_of
 from rir_deploy.quantize import RangeTable
+from rir_deploy.quantize.layers import read_layers
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -55,6 +56,7 @@ def _onnx(path: Path) -> dict[str, Any]:
         "outputs": [spec.to_dict() for spec in output_specs(model)],
         "work": measure_work(model).to_dict(),
         "layers": [layer.to_dict() for layer in list_layers(model)],
+        "kept": [{"node": name, **asdict(found)} for name, found in read_layers(model).items() if found.reason],
         "provenance": None if provenance is None else json.loads(provenance.to_json()),
     }
 

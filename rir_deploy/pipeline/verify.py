@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rir_deploy.errors import InputError, unknown_name
+from rir_deploy.pipeline.chosen import check_not_chosen_on
 from rir_deploy.pipeline.layers import LayerReport, compare_layers, open_graph
 from rir_deploy.pipeline.places import PREPROCESSING
 from rir_deploy.pipeline.progress import Progress, silent
@@ -119,6 +120,7 @@ def verify_files(request: VerifyRequest, progress: Progress = silent) -> Verifie
         _open(request.candidate, request) as candidate,
     ):
         views = open_views(request.data, request.recipe, reference, candidate)
+        check_not_chosen_on(request.candidate, views.candidate)
         name = request.precision or candidate.precision
         gate = choose_gate(name, candidate.output, request)
         result = compare_sides(reference, candidate, views, gate, batch=request.batch, progress=progress)

@@ -12,6 +12,7 @@ from rir_deploy.precision import KeptNode, label, prepare, to_fp16
 from rir_deploy.quantize.absorb import absorb_normalizations
 from rir_deploy.quantize.equalize import equalize
 from rir_deploy.quantize.identity import split_identities
+from rir_deploy.quantize.layers import write_layers
 from rir_deploy.quantize.opset import FP16_SCALES_OPSET, INT4_OPSET, PER_CHANNEL_OPSET, raise_opset
 from rir_deploy.quantize.options import QuantizeOptions
 from rir_deploy.quantize.placement import place
@@ -52,7 +53,8 @@ def quantize(
         rounded: weights by the name of the layer's output; those of other layers are rounded to the nearest integer.
 
     Returns:
-        A model with the same inputs and outputs; the same arguments give the same bytes.
+        A model with the same inputs and outputs, and the precision of every layer in its metadata (`layers`); the same
+        arguments give the same bytes.
 
     Raises:
         InputError: the model is quantised already, nothing in it can be, or the table lacks a tensor.
@@ -75,6 +77,7 @@ def quantize(
         quantized, kept = cast.model, kept + cast.kept
     if options.flavour == "tensorrt":
         check_tensorrt_graph(quantized)
+    write_layers(quantized, selection, kept, options, rounded or {})
     return QuantizeResult(quantized, names, kept, tensors)
 
 
