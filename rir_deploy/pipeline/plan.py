@@ -19,10 +19,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-_KEYS = (
-    *("checkpoint", "model", "precisions", "backends", "targets", "batch", "data", "bench", "unfolded"),
-    *("sensitivity", "max_drop", "eval_data"),
-)
+_KEYS = ("checkpoint", "model", "precisions", "backends", "targets", "batch", "data", "bench")
+_INT8_KEYS = ("sensitivity", "max_drop", "eval_data", "unfolded")
 _DATA_KEYS = ("train", "calibration", "test")
 _BENCH_KEYS = ("batches", "duration_s", "rounds", "threads")
 
@@ -84,7 +82,7 @@ def read_plan(path: Path) -> Plan:
 
 
 def _plan(data: dict[str, Any], folder: Path) -> Plan:
-    check_table(data, "the plan", ("recipe",), _KEYS)
+    check_table(data, "the plan", ("recipe",), (*_KEYS, *_INT8_KEYS))
     plan = Plan(_local(as_text(data["recipe"], "recipe"), folder), search=_search(data, folder))
     if "checkpoint" in data:
         plan = replace(plan, checkpoint=folder / as_text(data["checkpoint"], "checkpoint"))

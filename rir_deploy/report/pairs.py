@@ -100,25 +100,24 @@ def _medians(run: Run, engine: Engine) -> dict[int, float]:
 
 
 def _of_images(pair: Pair, share: Callable[[Verify], float | None]) -> Winner | None:
-    first, second = pair.folded.engine.verify, pair.unfolded.engine.verify
-    if first is None or second is None or first.images != second.images:
+    folded, unfolded = pair.folded.engine.verify, pair.unfolded.engine.verify
+    if folded is None or unfolded is None or folded.images != unfolded.images:
         return None
-    left, right = share(first), share(second)
+    left, right = share(folded), share(unfolded)
     if left is None or right is None:
         return None
-    images = first.images
-    flips = images * (1.0 - first.agreement) + images * (1.0 - second.agreement)
-    difference = images * (left - right)
+    flips = folded.images * ((1.0 - folded.agreement) + (1.0 - unfolded.agreement))
+    difference = folded.images * (left - right)
     if abs(difference) <= 2.0 * math.sqrt(flips):
         return "level"
     return "folded" if difference > 0 else "unfolded"
 
 
 def _of_sqnr(pair: Pair) -> Winner | None:
-    proofs = (pair.folded.engine.verify, pair.unfolded.engine.verify)
-    left, right = (None if proof is None else proof.sqnr_db for proof in proofs)
-    if left is None or right is None:
+    folded, unfolded = pair.folded.engine.verify, pair.unfolded.engine.verify
+    if folded is None or unfolded is None or folded.sqnr_db is None or unfolded.sqnr_db is None:
         return None
+    left, right = folded.sqnr_db, unfolded.sqnr_db
     return "level" if abs(left - right) < _SQNR_DB else "folded" if left > right else "unfolded"
 
 

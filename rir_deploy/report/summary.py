@@ -124,8 +124,8 @@ def _folding(run: Run) -> KeyFigure | None:
     if not timed:
         return None
     folded, unfolded, pair = min(timed, key=lambda row: row[0])
-    better = {which: ", ".join(pair.won(which)) or "nothing" for which in ("folded", "unfolded")}
-    note = f"{pair.folded.engine.backend}: folded is better at {better['folded']}, unfolded at {better['unfolded']}"
+    better, worse = (", ".join(pair.won(which)) or "nothing" for which in ("folded", "unfolded"))
+    note = f"{pair.folded.engine.backend}: folded is better at {better}, unfolded at {worse}"
     return KeyFigure("INT8, folded to unfolded", f"{text.number(unfolded / folded, 2)}× as fast", note)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rir_deploy.report import text
 from rir_deploy.report.pairs import Contestant, Pair, Winner, find_pairs
 from rir_deploy.report.schema import Run
-from rir_deploy.report.schema_graph import Candidate, Choice, Graph, Layer, Sensitivity
+from rir_deploy.report.schema_graph import Candidate, Graph, Layer, Sensitivity
 from rir_deploy.report.table import Cell, Table, columns
 from rir_deploy.report.tables_engine import parity
 
@@ -15,8 +15,8 @@ def candidates_table(graph: Graph) -> Table | None:
     choice = graph.calibration
     if choice is None:
         return None
-    rows: tuple[Candidate | Choice, ...] = choice.candidates or (choice,)
-    taken = next((index for index, one in enumerate(rows) if _way(one) == _way(choice)), None)
+    chosen = Candidate(choice.method, choice.rounding, choice.equalized, choice.sqnr_db)
+    rows = choice.candidates or (chosen,)
     titles = columns("ranges by", "weights by", "equalised", ">SQNR (dB)", "choice")
     cells = tuple(
         (
@@ -24,17 +24,13 @@ def candidates_table(graph: Graph) -> Table | None:
             Cell(one.rounding),
             Cell("yes" if one.equalized else "no"),
             Cell(text.number(one.sqnr_db, 1)),
-            Cell("taken", tone="good") if index == taken else Cell(""),
+            Cell("taken", tone="good") if one == chosen else Cell(""),
         )
-        for index, one in enumerate(rows)
+        for one in rows
     )
     how = "" if choice.sqnr_db is None else ", by the SQNR on those held back"
     caption = f"{graph.name}: ways to quantise, on {text.plural(choice.images, 'image')}{how}"
     return Table(f"candidates-{graph.name}", caption, titles, cells)
-
-
-def _way(one: Candidate | Choice) -> tuple[str, str, bool]:
-    return one.method, one.rounding, one.equalized
 
 
 def layers_table(graph: Graph, limit: int) -> Table | None:

@@ -135,14 +135,13 @@ def test_a_changed_file_is_made_again(finished: tuple[Path, dict[str, Any]], mad
 def test_a_killed_run_continues_to_the_same_result(
     finished: tuple[Path, dict[str, Any]], made: Made, tmp_path: Path
 ) -> None:
-    """Killed outright at the first sign of each of four steps."""
+    """Killed outright at the first sign of each of three steps."""
     run, _ = finished
     plan = write_plan(tmp_path, made.checkpoint)
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "rir_deploy", "run", str(plan), "-o", str(folder)]
     killed = 0
-    signs = ("graphs/fp32.onnx", "graphs/int8-cpu.ranges.json", "engines/onnxruntime-fp32", "graphs/fp32-unfolded.onnx")
-    for sign in signs:
+    for sign in ("graphs/fp32.onnx", "graphs/int8-cpu.ranges.json", "graphs/fp32-unfolded.onnx"):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
         while process.poll() is None and not (folder / sign).exists() and time.monotonic() < deadline:
