@@ -28,6 +28,7 @@ from int8_contenders import GRAPHS, Contender, contenders
 from int8_cost import graph_cost, graph_sha256, time_graphs
 from numpy.typing import NDArray
 
+from rir_deploy import __version__
 from rir_deploy.artifacts import sha256_file
 from rir_deploy.bench.machine import read_machine
 from rir_deploy.data.sampling import choose
@@ -101,17 +102,26 @@ def compete(contender: Contender, study: Study, arguments: argparse.Namespace) -
         started = time.perf_counter()
         if contender.tool == "fp32":
             shutil.copy(study.folder / f"{contender.graph}.onnx", output)
-            tool = ""
+            made: dict[str, Any] = {"tool_version": ""}
         else:
-            tool = _run(contender.command(study.folder, arguments.train, arguments.modelopt_python))
-        seconds = time.perf_counter() - started
+            said = _run(contender.command(study.folder, arguments.train, arguments.modelopt_python))
+            made = _ours(said) if contender.tool == "rir-deploy" else {"tool_version": _last_line(said)}
+        made["seconds"] = time.perf_counter() - started
         logits = study.folder / "logits.npy"
         worker = str(Path(__file__).with_name("int8_answer.py"))
-        runs_on = _run([sys.executable, worker, str(output), str(study.folder / "test.npy"), str(logits)])
+        said = _run([sys.executable, worker, str(output), str(study.folder / "test.npy"), str(logits)])
+        made["runs_on"] = _last_line(said)
         cost = graph_cost(output, study.folder / f"{contender.graph}.onnx")
     except (RuntimeError, OSError) as error:
         return {**head, "error": str(error).replace(f"{study.folder}/", "")}
-    return {**head, "tool_version": tool, "runs_on": runs_on, "seconds": seconds, **cost, **_quality(logits, study)}
+    return {**head, **made, **cost, **_quality(logits, study)}
+
+
+def _ours(said: str) -> dict[str, Any]:
+    """The version and what was calibrated to, from what `rir-deploy quantize --json` prints."""
+    calibration = json.loads(said)["calibration"]
+    calibration.pop("candidates", None)
+    return {"tool_version": f"rir-deploy {__version__}", "calibration": calibration}
 
 
 def _quality(logits: Path, study: Study) -> dict[str, Any]:
@@ -126,7 +136,7 @@ def _quality(logits: Path, study: Study) -> dict[str, Any]:
 
 
 def _run(command: list[str]) -> str:
-    """The last line that a process says. RuntimeError, with its last words, where it fails."""
+    """What a process prints. RuntimeError, with its last words, where it fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=LIMIT_S)
     except subprocess.TimeoutExpired:
@@ -134,7 +144,12 @@ def _run(command: list[str]) -> str:
     if done.returncode:
         how = signal.Signals(-done.returncode).name if done.returncode < 0 else f"exit code {done.returncode}"
         raise RuntimeError(": ".join([how, *done.stderr.strip().splitlines()[-1:]]))
-    return (done.stdout.strip().splitlines() or [""])[-1]
+    return done.stdout
+
+
+def _last_line(said: str) -> str:
+    """Tools print before the worker does."""
+    return said.strip().splitlines()[-1]
 
 
 def evaluate(arguments: argparse.Namespace, folder: Path) -> None:

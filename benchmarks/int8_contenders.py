@@ -73,7 +73,7 @@ class Contender:
         """What makes its graph, in ``folder`` where the FP32 graphs and calibration.npy are."""
         source, output = str(folder / f"{self.graph}.onnx"), str(folder / self.file_name)
         if self.tool == "rir-deploy":
-            options = ["--data", train, "-o", output, "--force", *self.options.split()]
+            options = ["--data", train, "-o", output, "--force", "--json", *self.options.split()]
             return [sys.executable, "-m", "rir_deploy", "quantize", source, *options]
         python = modelopt_python if self.tool == "modelopt" and modelopt_python else sys.executable
         worker, images = str(Path(__file__).with_name("int8_peers.py")), str(folder / "calibration.npy")

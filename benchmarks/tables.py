@@ -6,6 +6,7 @@ python benchmarks/tables.py
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 def main() -> None:
-    latency, parity = (json.loads((RESULTS / f"{name}.json").read_text()) for name in ("latency", "parity"))
+    latency, parity, int8 = (
+        json.loads((RESULTS / f"{name}.json").read_text()) for name in ("latency", "parity", "int8")
+    )
     parts = [
         "# Performance\n",
         "Written by `benchmarks/tables.py` from `benchmarks/results/`; the scripts beside it make the figures.\n",
@@ -40,6 +43,7 @@ def main() -> None:
         "At plain min-max the folded INT8 graph loses some 5 dB to the traced one: folding puts an identity of 1 into "
         "kernels of about 0.05, which sets the step of their rows. It is faster all the same, and still agrees with "
         "FP32 on 98.9 % of the images.\n",
+        *int8_section(int8),
     ]
     (ROOT / "docs" / "performance.md").write_text("\n".join(part for part in parts if part), encoding="utf-8")
 
@@ -110,6 +114,53 @@ def parity_table(rows: list[dict[str, Any]]) -> str:
         body.append((name, f"{row['candidate_top1']:.2%}", f"{row['agreement']:.2%}", error, sqnr))
     columns = ("engine", "top-1", "agreement", "largest error / largest logit", "SQNR")
     return table(columns, body)
+
+
+def int8_section(found: dict[str, Any]) -> list[str]:
+    settings, rows, latency = found["settings"], found["rows"], found.get("latency")
+    answered = [row for row in rows if "error" not in row]
+    tools = sorted({row["tool_version"] for row in answered} - {""})
+    timing = (
+        "The last column is the median latency of batch 1 in ONNX Runtime over that of the plain INT8 graph "
+        f"(*{latency['baseline']}*), {latency['settings']['threads']} threads, "
+        f"{latency['settings']['rounds']} rounds in turns; graphs for TensorRT or OpenVINO are not timed there.\n"
+        if latency
+        else "Not yet timed.\n"
+    )
+    return [
+        "## INT8 beside other quantisers\n",
+        f"`{settings['checkpoint']}` on {settings['images']:,} test images against PyTorch in FP32 "
+        f"({settings['reference_top1']:.2%}), everybody calibrated on the same {settings['calibration']['images']} "
+        "training images; best SQNR of the logits first. `benchmarks/int8.py`. Graphs run in ONNX Runtime, those of "
+        "NNCF on OpenVINO in OpenVINO; those with TensorRT's placement are simulated there. Intervals are the paired "
+        f"95 % ones of Tango; a negative drop is a gain. Tools: {'; '.join(tools)}.\n",
+        int8_table(answered, latency["rows"] if latency else []),
+        timing,
+        "".join(f"- {row['label']}: failed ({row['error']})\n" for row in rows if "error" in row),
+    ]
+
+
+def int8_table(rows: list[dict[str, Any]], timed: list[dict[str, Any]]) -> str:
+    ratios = {row["label"]: row["ratio"] for row in timed if "ratio" in row}
+    body = []
+    for row in sorted(rows, key=lambda row: math.inf if row["sqnr_db"] is None else row["sqnr_db"], reverse=True):
+        drop, low, high = (round(value, 2) + 0.0 for value in (row["top1_drop"], *row["drop_interval"]))  # no -0.00
+        body.append(
+            (
+                row["name"],
+                row["graph"],
+                f"{row['sqnr_db']:.1f} dB" if row["sqnr_db"] is not None else "exact",
+                f"{row['agreement']:.2%}",
+                f"{row['top1']:.2%}",
+                f"{drop:+.2f} ({low:+.2f} to {high:+.2f})",
+                f"{row['max_abs_error']:.2g}",
+                f"{row['size_share']:.3f}",
+                f"{row['convs']} · {row['qdq_pairs']}",
+                f"{ratios[row['label']]:.2f}" if row["label"] in ratios else "-",
+            )
+        )
+    columns = ("quantiser", "graph", "SQNR", "agreement", "top-1", "drop, points", "largest error", "of FP32's bytes")
+    return table((*columns, "convolutions · Q/DQ pairs", "time"), body)
 
 
 if __name__ == "__main__":
