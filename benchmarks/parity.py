@@ -74,8 +74,13 @@ def main() -> None:
                 for precision in PRECISIONS:
                     engine = folder / f"{name}-{backend}-{precision}"
                     targets = ("sm89",) if backend == "tensorrt-rtx" else ()
-                    data = None if precision == "fp32" else arguments.calibration
-                    calibration = CalibrationRequest(data=data)
+                    data = arguments.calibration
+                    # Plain min-max: `int8.py` measures what the tool does beyond it.
+                    calibration = CalibrationRequest()
+                    if precision != "fp32":
+                        calibration = CalibrationRequest(
+                            data, method="minmax", rounding="nearest", equalize=False, correct_bias=False
+                        )
                     request = BuildRequest(
                         onnx, backend, precision, calibration=calibration, targets=targets, fold=False
                     )
