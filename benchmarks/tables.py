@@ -38,7 +38,8 @@ def main() -> None:
         "## Parity of a trained checkpoint\n",
         f"`{parity['checkpoint']}` (CIFAR-10, 1.06 M parameters) on {parity['rows'][0]['images']:,} test images "
         "against PyTorch; INT8 by plain min-max, everything else left out, on 512 training images. "
-        "`benchmarks/parity.py`. FP16 in ONNX Runtime and OpenVINO is computed in FP32 on this CPU. Rows marked *simulation* ran the engine's graph in ONNX Runtime.\n",
+        "`benchmarks/parity.py`. FP16 in ONNX Runtime and OpenVINO is computed in FP32 on this CPU. "
+        "Rows marked *simulation* ran the engine's graph in ONNX Runtime.\n",
         parity_table(parity["rows"]),
         "At plain min-max the folded INT8 graph loses some 5 dB to the traced one: folding puts an identity of 1 into "
         "kernels of about 0.05, which sets the step of their rows. What is done about it is in the next "
