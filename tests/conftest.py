@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ import pytest
 
 from rir_deploy.cli import cli
 from rir_deploy.cli.common import run_command
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one process a core: more threads in each only stand in the others' way
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @dataclass(frozen=True)
