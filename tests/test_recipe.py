@@ -54,7 +54,7 @@ def test_only_classes_and_preprocessing_must_be_there(tmp_path):
     text = 'name = "mine"\nclasses = ["a", "b"]\n[preprocess]\nsize=[1,1]\nmode="L"\nmean=[0]\nstd=[1]\n'
     recipe = load_recipe(Path(write(tmp_path, text)))
     assert recipe.name == "mine"
-    assert recipe.calibration == CalibrationOptions(512, 0, 99.99, "minmax")
+    assert recipe.calibration == CalibrationOptions(512, 0, 99.99, "auto")
     assert recipe.data == recipe.model == recipe.train == {}
 
 
@@ -146,7 +146,7 @@ def test_a_folder_is_an_input_error(tmp_path):
         ("percentile = 99.9", "percentile = 50", r"percentile must be over 50 and up to 100, not 50"),
         ("percentile = 99.9", "percentile = 100.5", "percentile must be over 50"),
         ("percentile = 99.9", 'percentile = "99"', "percentile must be a number"),
-        ('method = "percentile"', 'method = "entropy"', "method must be one of minmax, percentile"),
+        ('method = "percentile"', 'method = "mode"', "method must be one of auto, minmax, percentile, entropy, mse"),
         ('train = "digits:train"', 'valid = "x"', r"\[data\] has the unknown key 'valid'"),
         ('train = "digits:train"', "train = 3", r"\[data\] train must be a non-empty string"),
         ("learning_rate = 0.1", "learning_rate = inf", r"\[train\]\.learning_rate must be a finite"),

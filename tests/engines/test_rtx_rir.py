@@ -87,7 +87,7 @@ def test_int8_for_turing_is_refused_beside_other_gpus_too(rir: Runner, made: Mad
         ran = rir(*build, "--target", targets)
         assert ran.code == 4
         assert (
-            "computes no convolution of the int8 graph in integers here (6 in f32); build for sm75 on its own"
+            "computes no convolution of the int8 graph in integers here (6 in f16); build for sm75 on its own"
             in ran.err
         )
         assert not list(tmp_path.iterdir())
