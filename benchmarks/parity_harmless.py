@@ -50,17 +50,28 @@ def _exports(network: Network, small: bool) -> Iterator[Row]:
     yield "traced: preprocessing inside", network.verify(traced)
 
 
+METHODS = (
+    "minmax",
+    "entropy",
+    "mse",
+    "auto",
+    *(f"percentile --percentile {share}" for share in (99.9, 99.99, 99.999)),
+)
+OPTIONS = ("--rounding nearest", "--rounding mse", "--no-equalize", "--no-bias-correction")
+
+
 def _lowered(network: Network, small: bool) -> Iterator[Row]:
-    """INT8 by every method, amount and flavour."""
+    """INT8 by every method and option, in both flavours, from more and fewer images."""
     path = network.folder / "lowered.onnx"
-    methods = [("minmax",), *(("percentile", "--percentile", p) for p in (99.9, 99.99, 99.999))]
+    ways = [f"--method {method}" for method in METHODS] + list(OPTIONS)
+    counts = (128,) if small else (64, 512)
     for form, source in (("traced", network.traced), ("folded", network.folded)):
         for flavour in ("cpu", "tensorrt"):
-            for method in methods[:: 2 if small else 1]:
-                for samples in (128,) if small else (64, 256, 1024):
-                    options = ("--method", *method, "--samples", samples, *network.calibration)
-                    must("quantize", source, "-o", path, "--qdq", flavour, *options, "--force")
-                    yield f"{form}: INT8 {flavour} {method[-1]} of {samples}", network.verify(path)
+            for way in [*ways[:: 3 if small else 1], *(["--rest fp16"] if flavour == "tensorrt" else [])]:
+                for samples in counts if way.startswith("--method") else counts[:1]:
+                    words = (*way.split(), "--samples", samples, *network.calibration, "--force")
+                    must("quantize", source, "-o", path, "--qdq", flavour, *words)
+                    yield f"{form}: INT8 {flavour} {way} of {samples}", network.verify(path)
 
 
 def _engines(network: Network, small: bool) -> Iterator[Row]:

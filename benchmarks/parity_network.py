@@ -19,11 +19,11 @@ from rir_deploy.recipe import load_recipe
 
 
 def command(*arguments: object) -> tuple[int, str]:
-    """Exit code and stdout of ``rir-deploy ARGUMENTS``, run in this process."""
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
+    """Exit code and stdout (stderr where that is empty) of ``rir-deploy ARGUMENTS``, run in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = run_command(cli, [str(argument) for argument in arguments])
-    return code, out.getvalue()
+    return code, out.getvalue() or err.getvalue()
 
 
 def must(*arguments: object) -> None:
@@ -49,7 +49,7 @@ class Outcome:
         """What caught a fault: the outputs and predictions, or (as well) the layers, or the records."""
         failures = self.record.get("failures", [])
         layers = [text for text in failures if "diverges" in text]
-        records = [text for text in failures if "preprocessing" in text]
+        records = [text for text in failures if "preprocessing" in text and text not in layers]
         others = len(failures) - len(layers) - len(records)
         found = {"outputs": others > 0, "layers": bool(layers), "records": bool(records)}
         return [name for name, yes in found.items() if yes]
