@@ -5,9 +5,9 @@ from __future__ import annotations
 from rir_deploy.report import text
 from rir_deploy.report.plots import Key, Plot, read_out
 from rir_deploy.report.rows import LOW_BAR, MARK_AT, UNDER_NOTE_AT, Row, bar, row_axes
-from rir_deploy.report.schema_graph import Graph, Layer
+from rir_deploy.report.schema_graph import Graph, Layer, Sensitivity
 from rir_deploy.report.svg import drawing, to_svg
-from rir_deploy.report.tables_int8 import damage, sensitivity_caption
+from rir_deploy.report.tables_int8 import budget, damage, ranking_caption
 
 # Rows of a figure: a longer ranking becomes several, which stand side by side where the page is wide.
 _ROWS = 24
@@ -22,17 +22,17 @@ def sensitivity_plots(graph: Graph) -> list[Plot]:
     if found is None or not found.layers:
         return []
     layers, largest = found.layers, max(map(_error, found.layers))
-    title = sensitivity_caption(graph.name, found)
     plots = []
     for start in range(0, len(layers), _ROWS):
         part = layers[start : start + _ROWS]
         place = "" if len(part) == len(layers) else f", {start + 1} to {start + len(part)} of {len(layers)}"
-        scale = f"the longest bar is an error (rms) of {text.percent(largest)} of the output"
-        plots.append(_plot(f"{graph.name}-{start}", f"{title}{place}: {scale}", part, largest))
+        caption = f"{ranking_caption(graph.name, found)}{place}"
+        svg = _draw(f"{graph.name}-{start}", caption, part, largest)
+        plots.append(Plot(caption, svg, _legend(found, part, largest)))
     return plots
 
 
-def _plot(name: str, caption: str, layers: tuple[Layer, ...], largest: float) -> Plot:
+def _draw(name: str, caption: str, layers: tuple[Layer, ...], largest: float) -> str:
     rows = [Row(layer.node, f"{damage(layer)}{', float' if layer.kept else ''}", _members(layer)) for layer in layers]
     at = UNDER_NOTE_AT if any(row.note for row in rows) else MARK_AT
     with drawing(f"sensitivity-{name}"):
@@ -40,9 +40,17 @@ def _plot(name: str, caption: str, layers: tuple[Layer, ...], largest: float) ->
         axes.set_xlim(0, largest or 1.0)
         for index, layer in enumerate(layers):
             bar(axes, index, _error(layer), "fp32" if layer.kept else "int8", at=at, height=LOW_BAR)
-        svg = to_svg(figure, f"{caption}; {read_out(rows)}")
-    kept = (Key("fp32", "■", "stays in float"),) if any(layer.kept for layer in layers) else ()
-    return Plot(caption, svg, (Key("int8", "■", "becomes INT8"), *kept))
+        return to_svg(figure, f"{caption}: {read_out(rows)}")
+
+
+def _legend(found: Sensitivity, shown: tuple[Layer, ...], largest: float) -> tuple[Key, ...]:
+    """What the colours are, and how long the whole width is."""
+    keys = [
+        Key("int8", "■", f"becomes INT8; the whole width is an error (rms) of {text.percent(largest)} of the output")
+    ]
+    if any(layer.kept for layer in shown):
+        keys.append(Key("fp32", "■", f"stays in float: {budget(found)}"))
+    return tuple(keys)
 
 
 def _members(layer: Layer) -> str:

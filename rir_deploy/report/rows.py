@@ -21,11 +21,11 @@ WIDTH_IN, ROW_IN, AXIS_IN = 4.3, 0.43, 0.4
 # Where the words and the mark of a row are, as shares of its height.
 WORDS_AT, MARK_AT = 0.42, 0.74
 BAR_HEIGHT = 0.3
-# The same where rows have notes.
-NOTED_AT, NOTE_AT, UNDER_NOTE_AT, LOW_BAR = 0.22, 0.53, 0.79, 0.14
-_NOTE_PT = 7.5
+# The same where rows have notes, and are higher for it.
+NOTED_ROW_IN, NOTED_AT, NOTE_AT, UNDER_NOTE_AT, LOW_BAR = 0.48, 0.28, 0.61, 0.77, 0.12
+_NOTE_PT = 8.0
 # Letters of a row's two ends together, and of its note.
-_LINE, _NOTE = 48, 62
+_LINE, _NOTE = 48, 58
 # Over this ratio of the largest to the smallest value, an axis is logarithmic.
 _LINEAR = 20.0
 
@@ -47,7 +47,8 @@ def row_axes(rows: Sequence[Row], *, axis: bool) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
 
     below = AXIS_IN if axis else 0.02
-    height = ROW_IN * len(rows) + below
+    noted = any(row.note for row in rows)
+    height = (NOTED_ROW_IN if noted else ROW_IN) * len(rows) + below
     figure = Figure(figsize=(WIDTH_IN, height))
     figure.patch.set_visible(False)
     margin = 0.05 if axis else 0.0
@@ -58,7 +59,6 @@ def row_axes(rows: Sequence[Row], *, axis: bool) -> tuple[Figure, Axes]:
     axes.tick_params(left=False, labelleft=False, bottom=False, labelbottom=axis, labelcolor=paint("soft"))
     across = axes.get_yaxis_transform()
     inset = margin / (1 - 2 * margin)  # words begin at the figure's edge, not at the axis
-    noted = any(row.note for row in rows)
     for index, row in enumerate(rows):
         y = index + (NOTED_AT if noted else WORDS_AT)
         axes.text(-inset, y, shorten(row.name, _LINE - len(row.value)), transform=across)

@@ -43,7 +43,8 @@ def layers_table(graph: Graph, limit: int) -> Table | None:
         for layer in found.layers[:limit]
     )
     titles = columns("node", ">SQNR", "becomes", "computes")
-    return Table(f"layers-{graph.name}", sensitivity_caption(graph.name, found), titles, rows, wide=True)
+    kept = f"; in float: {budget(found)}" if budget(found) else ""
+    return Table(f"layers-{graph.name}", f"{ranking_caption(graph.name, found)}{kept}", titles, rows, wide=True)
 
 
 def damage(layer: Layer) -> str:
@@ -55,14 +56,17 @@ def becomes(layer: Layer) -> str:
     return "float" if layer.kept else "INT8"
 
 
-def sensitivity_caption(name: str, found: Sensitivity) -> str:
-    """What a ranking is of, and what was kept by it."""
-    caption = f"{name}: each layer quantised alone, on {text.plural(found.images, 'image')}"
-    if found.max_drop is None:
-        return caption
-    kept = f"{sum(layer.kept for layer in found.layers)} of {len(found.layers)} stay in float"
-    lost = "" if found.drop is None else f", which loses {text.points(100 * found.drop)}"
-    return f"{caption}; {kept} to lose at most {text.points(found.max_drop)} points of top-1{lost}"
+def ranking_caption(name: str, found: Sensitivity) -> str:
+    return f"{name}: each layer quantised alone, on {text.plural(found.images, 'image')}"
+
+
+def budget(found: Sensitivity) -> str:
+    """How many layers stay in float, and for what; nothing where there was no budget."""
+    if found.max_drop is None or found.drop is None:
+        return ""
+    kept = f"{sum(layer.kept for layer in found.layers)} of {len(found.layers)}"
+    lost = f"{text.points(100 * found.drop)} of at most {text.points(found.max_drop)} points of top-1 are lost"
+    return f"{kept}, so that {lost}"
 
 
 def pairs_table(run: Run) -> Table | None:

@@ -119,6 +119,20 @@ def _layer(node: str, members: list[str], sqnr_db: float | None, *, kept: bool) 
     return {"node": node, "members": members, "sqnr_db": sqnr_db, "kept": kept}
 
 
+def ranking(layers: int) -> dict[str, Any]:
+    """As many layers, from 30 dB upwards."""
+    rows = [
+        {
+            "node": f"relu_{2 * i}+relu_{2 * i + 1}.conv/Conv",
+            "members": [f"relu_{i}"],
+            "sqnr_db": 30.0 + i,
+            "kept": False,
+        }
+        for i in range(layers)
+    ]
+    return {"images": 128, "max_drop": None, "drop": None, "layers": rows}
+
+
 def unfolded() -> dict[str, Any]:
     """An engine that is better at SQNR, level at top-1, and worse at agreement, latency and size."""
     graph = _graph("int8-cpu-unfolded", "int8", "cpu", 51234, "ba" * 32, [])

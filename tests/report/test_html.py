@@ -21,7 +21,7 @@ import matplotlib
 
 from rir_deploy.report.html import render
 from tests.report.page import read
-from tests.report.sample import sample
+from tests.report.sample import ranking, sample
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&amp;{{ 7 * 7 }}$\\frac{1}$\x00\x1b\ud800"
 
@@ -201,9 +201,11 @@ def _browser() -> str | None:
 
 @pytest.mark.skipif(_browser() is None, reason="no Chromium here")
 @pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("names", ["usual", "long"])
+@pytest.mark.parametrize("names", ["usual", "long", "deep"])
 def test_layout_in_a_browser(names: str, width: int, tmp_path: Path) -> None:
     run = sample()
+    if names == "deep":
+        run["graphs"][1]["sensitivity"] = ranking(69)
     if names == "long":
         _fill(run, "WideNames_OfGraphsAndEngines/" * 9)
         for index, name in enumerate(("漢字" * 90, "W" * 90, "UPPERCASE" * 90)):

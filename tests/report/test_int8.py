@@ -18,7 +18,7 @@ from rir_deploy.report.plots_int8 import sensitivity_plots
 from rir_deploy.report.schema import read_run
 from rir_deploy.report.tables_int8 import candidates_table, layers_table, pairs_table
 from tests.report.page import Page, read
-from tests.report.sample import sample
+from tests.report.sample import ranking, sample
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +57,10 @@ def test_the_ranking_is_drawn_with_what_was_kept(page: Page) -> None:
     flat = " ".join(page.text.split())
     # 10 ** (-26.02 / 20) is 5 %: 26.02 dB are a factor of 20.
     assert (
-        "int8-cpu: each layer quantised alone, on 127 images; 1 of 3 stay in float to lose at most 0.25 points of "
-        "top-1, which loses 0.13: the longest bar is an error (rms) of 5.00 % of the output" in flat
+        "■ becomes INT8; the whole width is an error (rms) of 5.00 % of the output "
+        "■ stays in float: 1 of 3, so that 0.13 of at most 0.25 points of top-1 are lost" in flat
     )
-    assert "■ stays in float" in flat
+    assert "int8-cpu: each layer quantised alone, on 127 images" in flat
 
 
 def test_bars_are_as_long_as_the_error_is_large() -> None:
@@ -82,23 +82,10 @@ def test_a_long_ranking_becomes_several_plots_on_one_scale(layers: int, plots: i
     run["graphs"][1]["sensitivity"] = ranking(layers)
     drawn = sensitivity_plots(read_run(run).graphs[1])
     assert len(drawn) == plots
-    assert all("error (rms) of 3.16 % of the output" in plot.caption for plot in drawn)  # 30 dB
+    assert all("error (rms) of 3.16 % of the output" in plot.legend[0].text for plot in drawn)  # 30 dB
     if plots > 1:
         assert f"{layers - layers % 24 + 1} to {layers} of {layers}" in drawn[-1].caption
     assert sum(plot.svg.count("computes ") for plot in drawn) == layers
-
-
-def ranking(layers: int) -> dict[str, Any]:
-    rows = [
-        {
-            "node": f"relu_{2 * i}+relu_{2 * i + 1}.conv/Conv",
-            "members": [f"relu_{i}"],
-            "sqnr_db": 30.0 + i,
-            "kept": False,
-        }
-        for i in range(layers)
-    ]
-    return {"images": 128, "max_drop": None, "drop": None, "layers": rows}
 
 
 def test_folded_against_unfolded(page: Page) -> None:
