@@ -136,7 +136,7 @@ def make_engines(graphs: list[Graph], folder: Path) -> dict[str, Path]:
                     graph.path,
                     runtime,
                     precision,
-                    calibration=calibration if precision != "fp32" else CalibrationRequest(),
+                    calibration=calibration if precision == "int8" else CalibrationRequest(),
                     fold=False,  # type: ignore[arg-type]
                 )
                 build_engine(request, path, force=False)
@@ -157,7 +157,7 @@ def build_rtx(graphs: list[Graph], folder: Path) -> list[dict[str, Any]]:
                 graph.path,
                 "tensorrt-rtx",
                 precision,
-                calibration=calibration if precision != "fp32" else CalibrationRequest(),
+                calibration=calibration if precision == "int8" else CalibrationRequest(),
                 targets=("sm89",),
                 fold=False,
             )
