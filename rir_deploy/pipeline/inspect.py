@@ -14,6 +14,7 @@ from rir_deploy.engines.manifest import MANIFEST_NAME, check_engine
 from rir_deploy.errors import InputError
 from rir_deploy.fold import Layer, list_layers, measure_work
 from rir_deploy.onnx_file import load_onnx, read_provenance
+from rir_deploy.pipeline.few_bits import few_bits
 from rir_deploy.pipeline.sides import kind_of
 from rir_deploy.quantize import RangeTable
 from rir_deploy.quantize.layers import read_layers
@@ -56,6 +57,7 @@ def _onnx(path: Path) -> dict[str, Any]:
         "outputs": [spec.to_dict() for spec in output_specs(model)],
         "work": measure_work(model).to_dict(),
         "layers": [layer.to_dict() for layer in list_layers(model)],
+        "notes": [note for note in [few_bits(model)] if note is not None],
         "kept": [{"node": name, **asdict(found)} for name, found in read_layers(model).items() if found.reason],
         "provenance": None if provenance is None else json.loads(provenance.to_json()),
     }

@@ -14,6 +14,7 @@ from rir_deploy.artifacts import Provenance, atomic_file, check_output, sha256_f
 from rir_deploy.errors import UsageError, unknown_name
 from rir_deploy.onnx_file import load_onnx, read_provenance, save_onnx, write_provenance
 from rir_deploy.pipeline.calibrate import CalibrationRequest, calibrate, calibrate_int8, weights_path, write_ranges
+from rir_deploy.pipeline.few_bits import few_bits
 from rir_deploy.pipeline.plausible import few_images
 from rir_deploy.pipeline.progress import Progress, silent
 from rir_deploy.pipeline.sensitivity import SearchRequest, Sensitivity, find_sensitivity, keep_patterns, open_evaluation
@@ -88,9 +89,9 @@ class Lowered:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a user should know of the calibration."""
-        warning = None if self.table is None else few_images(self.table.samples)
-        return () if warning is None else (warning,)
+        """What a user should know of the result."""
+        few = None if self.table is None else few_images(self.table.samples)
+        return tuple(warning for warning in (few, few_bits(self.model)) if warning is not None)
 
 
 def lower_precision(
