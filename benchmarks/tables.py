@@ -124,7 +124,8 @@ def int8_section(found: dict[str, Any]) -> list[str]:
     timing = (
         "The last column is the latency of batch 1 in ONNX Runtime over that of the plain INT8 graph in the same round "
         f"(*{latency['baseline']}*), {latency['settings']['threads']} threads, "
-        f"the median of {latency['settings']['rounds']} rounds in turns; graphs for TensorRT or OpenVINO are not timed there.\n"
+        f"the median of {latency['settings']['rounds']} rounds in turns; graphs for TensorRT or OpenVINO are not timed "
+        "there.\n"
         if latency
         else "Not yet timed.\n"
     )
