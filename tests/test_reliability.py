@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from benchmarks.rtx_builds import to_table
+
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
 
@@ -44,3 +46,13 @@ def test_an_environment_for_a_device() -> None:
     assert not {"torch", "onnxscript", "scikit-learn", "matplotlib"} & found["edge"]["packages"].keys()
     for package in ("onnxruntime", "sympy", "numpy"):
         assert f"{package} ({found['edge']['packages'][package]['bytes'] / 1e6:.0f} MB" in text
+
+
+def test_what_tensorrt_rtx_makes() -> None:
+    text, found = section("What TensorRT-RTX makes of the full-size RiR"), result("rtx_builds")
+    assert to_table(found) in text
+    assert found["tensorrt_rtx"].startswith("1.7.1")
+    for row in found["rows"]:
+        assert f"{row['targets'][0]}" in text
+        turing = "sm75" in row["targets"]
+        assert (row["refused"] is not None) == (turing and row["precision"] == "int8")
