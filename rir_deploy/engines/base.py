@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from rir_deploy.engines.gpu_options import GpuOptions
 from rir_deploy.engines.tensorrt_options import TensorRtOptions
 from rir_deploy.errors import InputError, UsageError
 
@@ -69,20 +70,6 @@ class BuildOptions:
 
 
 @dataclass(frozen=True)
-class GpuOptions:
-    """How TensorRT and TensorRT-RTX run an engine.
-
-    Attributes:
-        cuda_graph: replay the engine's kernels as one CUDA graph, captured for each batch size in turn.
-        runtime_cache: file in which TensorRT-RTX keeps the kernels it compiles; read when the engine is loaded,
-            written when it is closed. It holds native code: name only a file of your own.
-    """
-
-    cuda_graph: bool = False
-    runtime_cache: Path | None = None
-
-
-@dataclass(frozen=True)
 class Availability:
     """Whether a backend really works here. ``install`` is the line that would bring it."""
 
@@ -113,6 +100,11 @@ class Built:
 
 class Session(Protocol):
     """A loaded engine, for any number of threads. Use as a context manager: leaving it frees the device."""
+
+    @property
+    def streams(self) -> int:
+        """How many runs are computed at once; further callers wait."""
+        ...
 
     @property
     def input(self) -> TensorSpec: ...
@@ -176,12 +168,24 @@ class Backend(Protocol):
         """Why an engine of that manifest is not for this machine's runtime or GPU; None where it may be."""
         ...
 
+    def import_runtime(self) -> None:
+        """Import the runtime's modules, which loading would do otherwise. BackendError where they are not here."""
+        ...
+
     def load(
-        self, engine: Path, threads: int | None = None, *, exclusive: bool = False, gpu: GpuOptions = GpuOptions()
+        self,
+        engine: Path,
+        threads: int | None = None,
+        *,
+        exclusive: bool = False,
+        gpu: GpuOptions = GpuOptions(),
+        streams: int | None = 1,
     ) -> Session:
         """Open an engine file. The caller has checked its manifest.
 
-        ``exclusive``: nothing else computes in this process, so idle threads may spin while they wait for work.
+        ``threads`` are CPU threads in all, whatever the number of streams. ``exclusive``: nothing else computes in this
+        process, so idle threads may spin while they wait for work. ``streams``: runs computed at once. 1 is for the
+        lowest latency, None for the highest throughput, with the number that the runtime recommends.
 
         Raises:
             UsageError: an option does not apply to this backend.

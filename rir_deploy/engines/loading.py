@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from rir_deploy.engines import get_backend
-from rir_deploy.engines.base import GpuOptions, Session
+from rir_deploy.engines.base import Session
+from rir_deploy.engines.gpu_options import GpuOptions
 from rir_deploy.engines.manifest import Manifest, rebuild_hint
 from rir_deploy.errors import BackendError, InputError
 
@@ -18,6 +19,7 @@ def load_engine(
     exclusive: bool = False,
     trust: bool = False,
     gpu: GpuOptions = GpuOptions(),
+    streams: int | None = 1,
 ) -> Session:
     """Open the engine of a folder whose files `manifest.check_engine` has checked.
 
@@ -31,7 +33,7 @@ def load_engine(
     reason = None if trust else backend.mismatch(manifest)
     if reason is not None:
         raise BackendError(f"'{folder}' is not for this machine: {reason}; {rebuild_hint(manifest)}")
-    session = backend.load(folder / manifest.engine.name, threads, exclusive=exclusive, gpu=gpu)
+    session = backend.load(folder / manifest.engine.name, threads, exclusive=exclusive, gpu=gpu, streams=streams)
     difference = None if trust else _difference(session, manifest)
     if difference is not None:
         session.close()

@@ -17,16 +17,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from rir_deploy.engines.base import (
-    Array,
-    Availability,
-    BuildOptions,
-    Built,
-    GpuOptions,
-    TensorSpec,
-    input_spec,
-)
+from rir_deploy.engines.base import Array, Availability, BuildOptions, Built, TensorSpec, input_spec
 from rir_deploy.engines.folder import nothing_left
+from rir_deploy.engines.gpu_options import GpuOptions
 from rir_deploy.engines.graph import graph_precision, model_bytes
 from rir_deploy.engines.manifest import Manifest
 from rir_deploy.engines.session import SessionBase
@@ -40,15 +33,22 @@ _KINDS = {"Convolution": "conv", "GroupConvolution": "conv", "FullyConnected": "
 
 
 class OpenVinoSession(SessionBase):
-    """One infer request on one stream, tuned for latency. ``threads`` None leaves the number to OpenVINO."""
+    """One infer request a stream. ``threads`` None leaves the number to OpenVINO.
 
-    def __init__(self, engine: Path, threads: int | None = None) -> None:
+    One stream is tuned for latency, several for throughput; ``streams`` None takes as many requests as OpenVINO
+    recommends.
+    """
+
+    def __init__(self, engine: Path, threads: int | None = None, streams: int | None = 1) -> None:
         super().__init__()
         ov = _runtime()
         core = ov.Core()
         model = _read(core, str(engine), f"'{engine}'")
         self.hint = precision_hint(model, core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"))
-        config = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": self.hint}
+        config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": self.hint}
+        config["PERFORMANCE_HINT"] = "LATENCY" if streams == 1 else "THROUGHPUT"
+        if streams is not None:
+            config["NUM_STREAMS"] = streams
         if threads is not None:
             config["INFERENCE_NUM_THREADS"] = threads
         try:
@@ -56,10 +56,11 @@ class OpenVinoSession(SessionBase):
         except RuntimeError as error:
             raise InputError(f"OpenVINO cannot compile '{engine}': {_reason(error)}; build the engine again") from error
         _check_hint(self._compiled, self.hint)
-        self._request: Any = self._compiled.create_infer_request()
+        requests = streams or self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         self._version = _version(ov)
         self._input = _spec(self._compiled.inputs[0])
         self._outputs = tuple(_spec(port) for port in self._compiled.outputs)
+        self._open_slots(self._compiled.create_infer_request() for _ in range(requests))
 
     @property
     def runs_on(self) -> str:
@@ -77,16 +78,16 @@ class OpenVinoSession(SessionBase):
         """The hint, and how many layers of a kind run in each precision: {"hint": "f32", "conv": {"u8": 18}}."""
         return {"hint": self.hint, **executed_precisions(self._compiled), "runs_on": self.runs_on}
 
-    def _run(self, batch: Array) -> dict[str, Array]:
+    def _run(self, batch: Array, slot: Any) -> dict[str, Array]:
         try:
-            results = self._request.infer({0: np.ascontiguousarray(batch)}, share_inputs=True)
+            results = _infer(slot, np.ascontiguousarray(batch), alone=self.streams == 1)
         except RuntimeError as error:
             reason = (str(error).strip().splitlines() or ["no reason given"])[0]
             raise InputError(f"OpenVINO cannot run a batch of {len(batch)}: {reason}") from error
         return {spec.name: results[i] for i, spec in enumerate(self._outputs)}
 
     def _close(self) -> None:
-        self._request = self._compiled = None
+        self._compiled = None
 
 
 class OpenVinoBackend:
@@ -122,12 +123,21 @@ class OpenVinoBackend:
         """An IR is bound neither to a machine nor to a version."""
         return None
 
+    def import_runtime(self) -> None:
+        _runtime()
+
     def load(
-        self, engine: Path, threads: int | None = None, *, exclusive: bool = False, gpu: GpuOptions = GpuOptions()
+        self,
+        engine: Path,
+        threads: int | None = None,
+        *,
+        exclusive: bool = False,
+        gpu: GpuOptions = GpuOptions(),
+        streams: int | None = 1,
     ) -> OpenVinoSession:
         if gpu != GpuOptions():
             raise UsageError("CUDA graphs and runtime caches are TensorRT's: OpenVINO has none")
-        return OpenVinoSession(engine, threads)
+        return OpenVinoSession(engine, threads, streams)
 
 
 BACKEND = OpenVinoBackend()
@@ -154,6 +164,15 @@ def executed_precisions(compiled: Any) -> dict[str, dict[str, int]]:
         if kind is not None:
             counts.setdefault(kind, Counter())[str(info["runtimePrecision"].astype(str))] += 1
     return {kind: dict(sorted(count.items())) for kind, count in counts.items()}
+
+
+def _infer(request: Any, batch: Array, alone: bool) -> Any:
+    """One of several requests goes through the streams' own queue; one alone is computed by its caller."""
+    if alone:
+        return request.infer({0: batch}, share_inputs=True)
+    request.start_async({0: batch}, share_inputs=True)
+    request.wait()
+    return [tensor.data.copy() for tensor in request.output_tensors]
 
 
 def _check_hint(compiled: Any, wanted: str) -> None:

@@ -13,8 +13,9 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from rir_deploy.engines.base import GRAPH_NAME, Availability, BuildOptions, Built, GpuOptions
+from rir_deploy.engines.base import GRAPH_NAME, Availability, BuildOptions, Built
 from rir_deploy.engines.folder import nothing_left
+from rir_deploy.engines.gpu_options import GpuOptions
 from rir_deploy.engines.graph import graph_precision
 from rir_deploy.engines.manifest import Manifest
 from rir_deploy.engines.ort_provider import OrtProvider, load_runtime, runtime_version
@@ -80,12 +81,21 @@ class OrtBackend:
         """Nothing in an ONNX file is bound to a machine or a version."""
         return None
 
+    def import_runtime(self) -> None:
+        load_runtime(self.provider)
+
     def load(
-        self, engine: Path, threads: int | None = None, *, exclusive: bool = False, gpu: GpuOptions = GpuOptions()
+        self,
+        engine: Path,
+        threads: int | None = None,
+        *,
+        exclusive: bool = False,
+        gpu: GpuOptions = GpuOptions(),
+        streams: int | None = 1,
     ) -> OrtSession:
         if gpu != GpuOptions():
             raise UsageError(f"CUDA graphs and runtime caches are TensorRT's: {self.provider.label} has none here")
-        return OrtSession(self.provider, engine, threads, exclusive)
+        return OrtSession(self.provider, engine, threads, exclusive, streams=streams)
 
     def _try(self) -> None:
         tensors = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 1]) for name in "xy"]

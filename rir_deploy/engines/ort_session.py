@@ -7,7 +7,7 @@ from typing import Any
 
 from rir_deploy.engines.base import Array, TensorSpec
 from rir_deploy.engines.ort_provider import OrtProvider, first_line, load_runtime, plugin_devices
-from rir_deploy.engines.session import SessionBase
+from rir_deploy.engines.session import SessionBase, usable_cores
 from rir_deploy.engines.tensorrt_gpu import Gpu, probe_gpu
 from rir_deploy.errors import BackendError, InputError
 
@@ -18,6 +18,9 @@ _FALLBACK = "fallback to CPU EP has been explicitly disabled"
 
 class OrtSession(SessionBase):
     """``threads`` None leaves the number to ONNX Runtime. ``optimized`` is where the graph as it runs is written.
+
+    ``streams``: the session takes calls from that many threads at once, which share its pool; None for as many as there
+    are threads, and 2 on a GPU. A caller computes as well, so the pool is that much smaller.
 
     Raises:
         BackendError: the provider does not load, or would leave a part of the graph to the CPU.
@@ -31,9 +34,13 @@ class OrtSession(SessionBase):
         threads: int | None = None,
         exclusive: bool = False,
         optimized: Path | None = None,
+        streams: int | None = 1,
     ) -> None:
         super().__init__()
         ort = load_runtime(provider)
+        callers = streams or (2 if provider.gpu else threads or usable_cores())
+        if callers > 1:
+            threads = max(1, (threads or usable_cores()) - callers + 1)
         options = _session_options(ort, provider, threads, exclusive)
         if optimized is not None:
             options.optimized_model_filepath = str(optimized)
@@ -45,6 +52,7 @@ class OrtSession(SessionBase):
             raise InputError(f"'{engine}' has {len(inputs)} inputs ({names}); an engine takes exactly one image input")
         self._input = _spec(inputs[0])
         self._outputs = tuple(_spec(value) for value in self._session.get_outputs())
+        self._open_slots(range(callers))
 
     @property
     def runs_on(self) -> str:
@@ -53,7 +61,7 @@ class OrtSession(SessionBase):
         where = f" {gpu.label}" if isinstance(gpu, Gpu) else ""
         return f"{self._provider.backend} {self._version} {self._session.get_providers()[0]}{where}"
 
-    def _run(self, batch: Array) -> dict[str, Array]:
+    def _run(self, batch: Array, slot: int) -> dict[str, Array]:
         try:
             results = self._session.run(None, {self._input.name: batch})
         except Exception as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rir_deploy.artifacts import atomic_file
-from rir_deploy.engines.base import GpuOptions
+from rir_deploy.engines.gpu_options import GpuOptions
 from rir_deploy.errors import BackendError, UsageError
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,9 +17,10 @@ Opened = TypeVar("Opened", bound="SessionBase")
 
 
 class SessionBase:
-    """What all sessions share; a backend sets the specs and writes ``_run``, ``_close`` and ``runs_on``.
+    """What all sessions share; a backend sets the specs, calls `_open_slots`, and writes ``_run``, ``_close`` and
+    ``runs_on``.
 
-    Runs are one at a time: most runtimes' sessions are not for two threads at once.
+    A slot is what one request occupies while it runs: as many run at once as there are slots, the others wait.
     """
 
     _input: TensorSpec
@@ -25,8 +28,14 @@ class SessionBase:
     _batches: tuple[int, int] | None = None
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._slots: SimpleQueue[Any] = SimpleQueue()
+        self._streams = 0
+        self._closing = threading.Lock()
         self._closed = False
+
+    @property
+    def streams(self) -> int:
+        return self._streams
 
     @property
     def input(self) -> TensorSpec:
@@ -43,16 +52,28 @@ class SessionBase:
 
     def run(self, batch: Array) -> dict[str, Array]:
         check_batch(batch, self._input, self.batches)
-        with self._lock:
+        slot = self._slots.get()
+        try:
             if self._closed:
                 raise UsageError("the engine's session is closed; load the engine again")
-            return self._run(batch)
+            return self._run(batch, slot)
+        finally:
+            self._slots.put(slot)
 
     def close(self) -> None:
-        with self._lock:
-            if not self._closed:
-                self._closed = True
-                self._close()
+        with self._closing:
+            if self._closed:
+                return
+            slots = [self._slots.get() for _ in range(self._streams)]  # waits for the requests under way
+            self._closed = True
+            for _ in slots:
+                self._slots.put(None)
+            self._close()
+
+    def _open_slots(self, slots: Iterable[Any]) -> None:
+        for slot in slots:
+            self._slots.put(slot)
+            self._streams += 1
 
     def __enter__(self: Opened) -> Opened:
         return self
@@ -60,11 +81,17 @@ class SessionBase:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _run(self, batch: Array) -> dict[str, Array]:
+    def _run(self, batch: Array, slot: Any) -> dict[str, Array]:
+        """One synchronous request on a slot that nothing else has meanwhile."""
         raise NotImplementedError
 
     def _close(self) -> None:
         raise NotImplementedError
+
+
+def usable_cores() -> int:
+    """The CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_batch(batch: Array, spec: TensorSpec, batches: tuple[int, int] | None = None) -> None:

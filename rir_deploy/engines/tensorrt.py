@@ -11,9 +11,10 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from rir_deploy.engines.base import GRAPH_NAME, Availability, BuildOptions, Built, GpuOptions
+from rir_deploy.engines.base import GRAPH_NAME, Availability, BuildOptions, Built
 from rir_deploy.engines.cuda_stream import load_cudart
 from rir_deploy.engines.folder import nothing_left
+from rir_deploy.engines.gpu_options import GpuOptions
 from rir_deploy.engines.graph import graph_precision
 from rir_deploy.engines.manifest import Manifest
 from rir_deploy.engines.tensorrt_api import TensorRt
@@ -103,8 +104,18 @@ class TensorRtBackend:
             return None
         return why_not_here(manifest, self.flavour, str(load_module(self.flavour).__version__), gpu)
 
+    def import_runtime(self) -> None:
+        load_module(self.flavour)
+        load_cudart(self.flavour.install)
+
     def load(
-        self, engine: Path, threads: int | None = None, *, exclusive: bool = False, gpu: GpuOptions = GpuOptions()
+        self,
+        engine: Path,
+        threads: int | None = None,
+        *,
+        exclusive: bool = False,
+        gpu: GpuOptions = GpuOptions(),
+        streams: int | None = 1,
     ) -> TensorRtSession:
         """Open an engine on the first GPU. ``threads`` is a CPU's affair and ignored.
 
@@ -118,7 +129,8 @@ class TensorRtBackend:
                 f"{self.flavour.label} cannot run '{engine}' here: {found.reason}; "
                 "copy the engine's folder to a machine with an NVIDIA GPU"
             )
-        return TensorRtSession(module, self.flavour, found, engine, load_cudart(self.flavour.install), gpu)
+        cudart = load_cudart(self.flavour.install)
+        return TensorRtSession(module, self.flavour, found, engine, cudart, gpu, streams)
 
     def _realized(self, path: Path, gpu: Gpu | None, layers: str) -> dict[str, object]:
         """An engine built for another GPU cannot be loaded here: that is no error of the build."""

@@ -4,30 +4,33 @@ and tested against stand-ins that check the order of the calls.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rir_deploy.engines.base import Array, GpuOptions, TensorSpec
-from rir_deploy.engines.cuda_buffers import CudaBuffers
-from rir_deploy.engines.cuda_graph import CudaGraph
+from rir_deploy.engines.base import Array, TensorSpec
 from rir_deploy.engines.cuda_stream import CudaStream
+from rir_deploy.engines.gpu_options import GpuOptions
 from rir_deploy.engines.rtx_runtime import RtxRuntime
 from rir_deploy.engines.session import SessionBase
 from rir_deploy.engines.tensorrt_api import TensorRt
 from rir_deploy.engines.tensorrt_flavour import Flavour
 from rir_deploy.engines.tensorrt_gpu import Gpu
-from rir_deploy.engines.tensorrt_log import logger_of
 from rir_deploy.engines.tensorrt_open import load_error, open_plan
-from rir_deploy.errors import BackendError, InputError, UsageError
+from rir_deploy.engines.tensorrt_request import TensorRtRequest, sizes_of
+from rir_deploy.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     import tensorrt as trt
 
+# Enough for the copies of one request to go on while another computes.
+STREAMS = 2
+
 
 class TensorRtSession(SessionBase):
-    """One execution context, one stream, buffers as large as the largest batch so far. Closing frees all of it.
+    """One engine, and an execution context with a stream and buffers for each of ``streams``. Closing frees all of it.
 
     Raises:
         BackendError: the engine is for another GPU or another TensorRT, or the GPU lacks the memory.
@@ -43,116 +46,76 @@ class TensorRtSession(SessionBase):
         engine: Path,
         cudart: Any,
         options: GpuOptions = GpuOptions(),
+        streams: int | None = 1,
     ) -> None:
         super().__init__()
         self._module, self._flavour, self._gpu = module, flavour, gpu
         self._runtime: trt.Runtime | None = None
         self._rtx: RtxRuntime | None = None
-        self._graph: CudaGraph | None = None
-        # The shape that the context and the buffers are set to, and whether it has run since.
-        self._bound: tuple[int, ...] | None = None
-        self._warm = False
+        self._requests: list[TensorRtRequest] = []
         self._stream = CudaStream(cudart)  # first: it makes the CUDA context that the engine lives in
-        self._buffers = CudaBuffers(self._stream)
         try:
             self._runtime, self._engine = open_plan(module, flavour, gpu, engine)
-            self._context = self._make_context(engine, options)
+            for _ in range(streams or STREAMS):
+                self._requests.append(self._make_request(engine, options))
             self._read_specs()
         except BaseException:
             self.close()
             raise
+        self._open_slots(self._requests)
 
     @property
     def runs_on(self) -> str:
         notes = list(self._rtx.notes) if self._rtx is not None else []
-        notes += ["in a CUDA graph"] if self._graph is not None else []
+        notes += ["in a CUDA graph"] if any(request.in_graph for request in self._requests) else []
         return ", ".join([f"{self._flavour.backend} {self._module.__version__} {self._gpu.label}", *notes])
 
     def layers(self) -> str:
         """The inspector's JSON, at the batch size that the engine is tuned for: without one it names no formats."""
-        if self._input.shape[0] is None:
-            opt = _sizes(self._engine.get_tensor_profile_shape(self._input.name, 0)[1])
-            self._unbind()
-            self._context.set_input_shape(self._input.name, opt)
-        inspector = self._engine.create_engine_inspector()
-        inspector.execution_context = self._context
-        return str(inspector.get_engine_information(self._module.LayerInformationFormat.JSON))
-
-    def _run(self, batch: Array) -> dict[str, Array]:
-        """One synchronous request with both copies."""
-        batch = np.ascontiguousarray(batch)
-        if batch.shape != self._bound:
-            self._bind(batch.shape)
-        results = {spec.name: np.empty(self._output_shape(spec.name), spec.dtype) for spec in self._outputs}
+        request = self._slots.get()
         try:
-            self._buffers.upload(self._input.name, batch)
-            self._compute()
-            for name, result in results.items():
-                self._buffers.download(name, result)
+            if self._input.shape[0] is None:
+                opt = sizes_of(self._engine.get_tensor_profile_shape(self._input.name, 0)[1])
+                request.unbind()
+                request.context.set_input_shape(self._input.name, opt)
+            inspector = self._engine.create_engine_inspector()
+            inspector.execution_context = request.context
+            return str(inspector.get_engine_information(self._module.LayerInformationFormat.JSON))
         finally:
-            self._stream.synchronize()  # also on failure: copies under way still read the batch
-        return results
+            self._slots.put(request)
 
-    def _compute(self) -> None:
-        """With CUDA graphs: the first run of a shape as it is, the second is captured, all later ones replay it."""
-        if self._graph is None and self._captures and self._warm:
-            self._graph = CudaGraph(self._stream, self._enqueue)
-        if self._graph is not None:
-            self._graph.launch()
-        else:
-            self._enqueue()
-        self._warm = True
-
-    def _enqueue(self) -> None:
-        if not self._context.execute_async_v3(self._stream.handle):
-            reason = logger_of(self._module).heard.last_error()
-            raise BackendError(f"the engine did not run: {reason}; build it again")
-
-    def _bind(self, shape: tuple[int, ...]) -> None:
-        """Set shape and addresses. A graph captured before is undone first: it would be launched on what is gone."""
-        self._unbind()
-        name = self._input.name
-        if self._input.shape[0] is None and not self._context.set_input_shape(name, shape):
-            reason = logger_of(self._module).heard.last_error()
-            raise BackendError(f"the engine refuses the shape {shape}: {reason}; build it again")
-        sizes = {spec.name: (spec, self._output_shape(spec.name)) for spec in self._outputs}
-        for tensor, (spec, size) in {name: (self._input, shape), **sizes}.items():
-            size_bytes = int(np.prod(size, dtype=np.int64)) * np.dtype(spec.dtype).itemsize
-            self._context.set_tensor_address(tensor, self._buffers.reserve(tensor, size_bytes))
-        self._bound = shape
-
-    def _unbind(self) -> None:
-        self._bound, self._warm = None, False
-        graph, self._graph = self._graph, None
-        if graph is not None:
-            graph.close()
+    def _run(self, batch: Array, slot: TensorRtRequest) -> dict[str, Array]:
+        return slot.run(batch, self._input, self._outputs)
 
     def _close(self) -> None:
-        """Context, engine, runtime, in this order; the stream and buffers that they use go last."""
+        """Requests, engine, runtime, in this order; the stream that made the CUDA context goes last."""
         try:
-            self._unbind()
             if self._rtx is not None:
                 self._rtx.save()
         finally:
-            for name in ("_context", "_rtx", "_engine", "_runtime"):
+            for request in self._requests:
+                request.close()
+            self._requests.clear()
+            for name in ("_rtx", "_engine", "_runtime"):
                 setattr(self, name, None)
-            self._buffers.close()
             self._stream.close()
 
-    def _make_context(self, path: Path, options: GpuOptions) -> trt.IExecutionContext:
+    def _make_request(self, path: Path, options: GpuOptions) -> TensorRtRequest:
         rtx = hasattr(self._module, "CudaGraphStrategy")
         if options.runtime_cache is not None and not rtx:
             raise UsageError(f"{self._flavour.label} compiles nothing while it runs: it has no runtime cache to name")
-        self._captures = options.cuda_graph and not rtx  # RTX captures by itself, when its kernels are compiled
         context: trt.IExecutionContext | None
-        if rtx and options != GpuOptions():
-            self._rtx = RtxRuntime(self._module, self._engine, options)
+        if rtx and (options.cuda_graph or options.runtime_cache is not None):
+            if self._rtx is None:
+                self._rtx = RtxRuntime(self._module, self._engine, options)
             context = self._engine.create_execution_context(self._rtx.config)
         else:
             context = self._engine.create_execution_context()
         if context is None:
             raise load_error(self._module, self._flavour, self._gpu, path)
-        return context
+        # RTX captures by itself, when its kernels are compiled.
+        own = replace(options, cuda_graph=options.cuda_graph and not rtx)
+        return TensorRtRequest(self._module, context, self._stream.cudart, own)
 
     def _read_specs(self) -> None:
         names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
@@ -169,15 +132,5 @@ class TensorRtSession(SessionBase):
 
     def _spec(self, name: str) -> TensorSpec:
         dtype = np.dtype(self._module.nptype(self._engine.get_tensor_dtype(name)))
-        shape = tuple(None if size < 0 else size for size in _sizes(self._engine.get_tensor_shape(name)))
+        shape = tuple(None if size < 0 else size for size in sizes_of(self._engine.get_tensor_shape(name)))
         return TensorSpec(name, str(dtype), shape)
-
-    def _output_shape(self, name: str) -> tuple[int, ...]:
-        shape = _sizes(self._context.get_tensor_shape(name))
-        if any(size < 0 for size in shape):
-            raise InputError(f"the output '{name}' has a shape that depends on the data; engines here have fixed ones")
-        return shape
-
-
-def _sizes(dims: trt.Dims) -> tuple[int, ...]:
-    return tuple(int(dims[i]) for i in range(len(dims)))

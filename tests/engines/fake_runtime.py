@@ -166,7 +166,8 @@ class FakeContext:
         self.addresses: dict[str, int] = {}
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        assert not self.module.cudart.graphs, "a context is changed under the graph that was captured from it"
+        held = self.module.cudart.in_graph(self.addresses.values())
+        assert not held, "a context is changed under the graph that was captured from it"
         low, _, high = self.engine.get_tensor_profile_shape(name, 0)
         if not low[0] <= shape[0] <= high[0]:
             return False
@@ -186,7 +187,14 @@ class FakeContext:
         if not self.module.runs:
             return False
         arrays = {name: self._view(name, address) for name, address in self.addresses.items()}
-        self.module.cudart.submit(stream, lambda: compute(self.engine, arrays))
+
+        def work() -> None:
+            compute(self.engine, arrays)
+            self.module.cudart.now_ms += self.module.cudart.compute_ms
+
+        if self.module.cudart.capturing is not None:
+            self.module.cudart.captured |= set(self.addresses.values())
+        self.module.cudart.submit(stream, work)
         self.module.did.append("enqueue")
         return True
 

@@ -8,9 +8,11 @@ from typing import Any
 import onnx_ir as ir
 import pytest
 
+from rir_deploy.bench.options import BenchOptions
 from rir_deploy.engines.base import BatchRange, BuildOptions, input_spec, output_specs
 from rir_deploy.engines.manifest import Manifest, record_file, write_manifest
-from rir_deploy.pipeline.bench_worker import open_contender
+from rir_deploy.pipeline.bench_open import open_contender
+from rir_deploy.pipeline.bench_worker import work
 from tests.engines.graphs import classifier
 from tests.engines.stand_ins import StandIn, stand_in
 
@@ -38,6 +40,36 @@ def engine(found: StandIn, folder: Path) -> Path:
     return folder
 
 
+def use(found: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("engines.loading", "pipeline.bench_open"):
+        monkeypatch.setattr(f"rir_deploy.{module}.get_backend", lambda name: found.backend)
+
+
+QUICK = BenchOptions(warmup_ms=0, warmup_iterations=2, duration_s=0, iterations=5).to_dict()
+
+
+@pytest.mark.parametrize("version", ["11.4.0", "1.7.1"])
+@pytest.mark.parametrize(("mode", "streams"), [("synchronous", 1), ("pipelined", 3)])
+@pytest.mark.parametrize("transfers", [True, False])
+def test_the_gpus_own_times_go_into_the_answer(
+    version: str, mode: str, streams: int, transfers: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stand-in's GPU takes 1 ms a copy and 4 ms for the kernels; its clock is one for all streams."""
+    job = {"path": str(tmp_path), "kind": "engine", "batch": 2, "threads": 1, "options": QUICK, "mode": mode}
+    with stand_in(version) as found:
+        engine(found, tmp_path)
+        use(found, monkeypatch)
+        answer = work({**job, "streams": 3, "transfers": transfers})
+    assert answer["streams"] == streams
+    assert len(answer["times_ns"]) == 5
+    assert list(answer["gpu_ms"]) == (
+        ["upload", "compute", "download", "enqueue"] if transfers else ["compute", "enqueue"]
+    )
+    assert all(len(values) == 5 for values in answer["gpu_ms"].values())
+    if mode == "synchronous":
+        assert answer["gpu_ms"]["compute"] == [4.0] * 5
+
+
 @pytest.mark.parametrize(
     ("version", "words"), [("10.3.0", "in a CUDA graph"), ("1.7.1", "in a CUDA graph, runtime cache")]
 )
@@ -48,7 +80,7 @@ def test_what_was_asked_for_is_what_is_timed_and_said(
     asked = {"cuda_graph": True, "runtime_cache": str(tmp_path / "kernels"), "trust": False}
     with stand_in(version) as found:
         engine(found, tmp_path)
-        monkeypatch.setattr("rir_deploy.engines.loading.get_backend", lambda name: found.backend)
+        use(found, monkeypatch)
         with open_contender({**job, **asked}) as opened:
             for _ in range(3):
                 opened.run()

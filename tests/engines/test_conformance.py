@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,12 +23,12 @@ from rir_deploy.engines.base import (
     BatchRange,
     BuildOptions,
     Built,
-    GpuOptions,
     Session,
     TensorSpec,
     input_spec,
     output_specs,
 )
+from rir_deploy.engines.gpu_options import GpuOptions
 from rir_deploy.engines.loading import load_engine
 from rir_deploy.engines.manifest import Manifest, check_engine, record_file, write_manifest
 from rir_deploy.engines.tensorrt_options import TensorRtOptions
@@ -159,6 +160,22 @@ def test_an_fp16_graph_keeps_its_types_at_the_ends(made: Made) -> None:
     with made.backend.load(path) as session:
         assert (session.input.dtype, session.outputs[0].dtype) == ("float16", "float16")
         assert close_to(session.run(images(2, np.float16)), reference(model, images(2, np.float16)), atol=0.02)
+
+
+@pytest.mark.parametrize("streams", [3, None])
+def test_requests_in_flight_do_not_mix(engine: Engine, streams: int | None) -> None:
+    """Callers with images and batch sizes of their own, as many as there are streams and one more, each get theirs."""
+    engine.backend.import_runtime()
+    with engine.backend.load(engine.path, 2, streams=streams) as session:
+        assert session.streams >= 1 if streams is None else session.streams == streams
+        callers = session.streams + 1
+        inputs = [images(1 + caller) + caller for caller in range(callers)]
+        expected = [reference(classifier(), batch) for batch in inputs]
+        with ThreadPoolExecutor(callers) as pool:
+            runs = [(caller, pool.submit(session.run, inputs[caller])) for _ in range(5) for caller in range(callers)]
+            assert all(close_to(run.result(), expected[caller]) for caller, run in runs)
+    with pytest.raises(UsageError, match="closed"):
+        session.run(images(1))
 
 
 def test_a_result_stays_when_the_session_runs_again(session: Session) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rir_deploy.engines.base import GpuOptions
 from rir_deploy.engines.cuda_stream import CudaStream, load_cudart
+from rir_deploy.engines.gpu_options import GpuOptions, GpuTimes
 from rir_deploy.engines.tensorrt_flavour import RTX, TENSORRT
 from rir_deploy.engines.tensorrt_gpu import Gpu
 from rir_deploy.engines.tensorrt_session import TensorRtSession
@@ -38,12 +38,17 @@ def rtx(cudart: FakeCudart) -> FakeTensorRt:
 
 
 def load(
-    module: Any, folder: Path, options: GpuOptions = GpuOptions(), name: str = "engine.trt", plan: bytes | None = None
+    module: Any,
+    folder: Path,
+    options: GpuOptions = GpuOptions(),
+    name: str = "engine.trt",
+    plan: bytes | None = None,
+    streams: int | None = 1,
 ) -> TensorRtSession:
     path = folder / name
     path.write_bytes(doubler() if plan is None else plan)
     flavour = RTX if module.__version__ == RTX_VERSION else TENSORRT
-    return TensorRtSession(module, flavour, Gpu("Orin", (8, 7)), path, module.cudart, options)
+    return TensorRtSession(module, flavour, Gpu("Orin", (8, 7)), path, module.cudart, options, streams)
 
 
 def rows(count: int) -> Any:
@@ -188,6 +193,60 @@ def test_a_failing_enqueue_ends_the_capture(module: FakeTensorRt, cudart: FakeCu
             session.run(rows(2))
         assert cudart.capturing is None
         assert not cudart.graphs
+
+
+def test_requests_in_flight_have_a_context_a_stream_and_buffers_each(
+    module: FakeTensorRt, cudart: FakeCudart, tmp_path: Path
+) -> None:
+    with load(module, tmp_path, GRAPHS, streams=3) as session:
+        assert session.streams == 3
+        assert len(cudart.streams) == 1 + 3  # the first made the CUDA context
+        for run in range(9):
+            image = rows(2) + run
+            assert np.array_equal(session.run(image)["y"], 2 * image.sum(axis=1))
+        assert len(cudart.memory) == 3 * 2
+        assert cudart.log.count("capture") == 3
+    assert not cudart.graphs
+    assert not cudart.memory
+    assert not cudart.streams
+    with load(module, tmp_path, streams=None) as session:
+        assert session.streams == 2
+
+
+def test_a_request_is_timed_by_events(module: FakeTensorRt, cudart: FakeCudart, tmp_path: Path) -> None:
+    """The stand-in's GPU takes 1 ms a copy and 4 ms for the kernels."""
+    times: list[GpuTimes] = []
+    options = GpuOptions(cuda_graph=True, on_times=times.append)
+    with load(module, tmp_path, options) as session:
+        for _ in range(3):
+            session.run(rows(2))
+        assert len(cudart.events) == 4
+    assert [(one.upload_ms, one.compute_ms, one.download_ms) for one in times] == [(1, 4, 1)] * 3
+    assert all(0 < one.enqueue_ms < 1000 for one in times)
+    assert not cudart.events
+
+
+def test_without_transfers_the_input_of_a_shape_is_copied_once(
+    module: FakeTensorRt, cudart: FakeCudart, tmp_path: Path
+) -> None:
+    times: list[GpuTimes] = []
+    with load(module, tmp_path, GpuOptions(transfers=False, on_times=times.append)) as session:
+        for count in (2, 2, 2, 5, 5):
+            assert session.run(rows(count)) == {}
+        assert cudart.copies == [1, 1]  # host to device, one a shape
+        assert module.did.count("enqueue") == 5
+    assert [(one.upload_ms, one.compute_ms, one.download_ms) for one in times] == [(None, 4, None)] * 5
+
+
+@pytest.mark.parametrize("function", ["cudaEventCreate", "cudaEventRecord", "cudaEventElapsedTime"])
+def test_events_that_fail_leak_nothing(module: FakeTensorRt, cudart: FakeCudart, tmp_path: Path, function: str) -> None:
+    cudart.fail = function
+    with pytest.raises(BackendError, match=f"{function} failed"):  # noqa: SIM117
+        with load(module, tmp_path, GpuOptions(on_times=print)) as session:
+            session.run(rows(2))
+    assert not cudart.events
+    assert not cudart.memory
+    assert not cudart.streams
 
 
 def test_rtx_captures_by_itself(rtx: FakeTensorRt, cudart: FakeCudart, tmp_path: Path) -> None:
