@@ -1,4 +1,4 @@
-"""The latency gate: medians against those of an earlier run."""
+"""The latency gate: what a call takes against what it took in an earlier run."""
 
 from __future__ import annotations
 
@@ -10,40 +10,45 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+from rir_deploy.bench.options import SYNCHRONOUS
 from rir_deploy.bench.rows import BenchRow
 from rir_deploy.errors import BackendError, InputError
 
-# (engine, backend, batch size)
-Key = tuple[str, str, int]
+# (engine, backend, batch size, mode)
+Key = tuple[str, str, int, str]
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """Medians in ms of an earlier run; ``cpu`` is the machine's, None where the file does not say."""
+    """An earlier run's ms a call (`LatencyRecord.cost_ms`); ``cpu`` is its machine's, None where it does not say."""
 
     file: str
-    medians_ms: dict[Key, float]
+    costs_ms: dict[Key, float]
     cpu: str | None
 
     def find(self, row: BenchRow) -> float | None:
-        """The median of the same engine: by the path as given, or else by its last part where only one has it."""
-        exact = self.medians_ms.get((row.engine, row.backend, row.batch))
+        """That of the same engine: by the path as given, or else by its last part where only one has it."""
+        exact = self.costs_ms.get((row.engine, row.backend, row.batch, row.mode))
         if exact is not None:
             return exact
-        wanted = (PurePath(row.engine).name, row.backend, row.batch)
-        named = [ms for (engine, *rest), ms in self.medians_ms.items() if (PurePath(engine).name, *rest) == wanted]
+        wanted = (PurePath(row.engine).name, row.backend, row.batch, row.mode)
+        named = [ms for (engine, *rest), ms in self.costs_ms.items() if (PurePath(engine).name, *rest) == wanted]
         return named[0] if len(named) == 1 else None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """``change`` is the share by which the median grew: 0.05 is 5 % slower."""
+    """``change`` is the share by which the time of a call grew: 0.05 is 5 % slower.
+
+    The times are medians of synchronous calls; of pipelined ones, the time from one answer to the next.
+    """
 
     engine: str
     backend: str
     batch: int
+    mode: str
     baseline_ms: float
-    median_ms: float
+    now_ms: float
     change: float
 
 
@@ -67,7 +72,8 @@ class BaselineResult:
     @property
     def failures(self) -> list[str]:
         return [
-            f"{one.engine} at batch {one.batch} takes {one.median_ms:.3f} ms, {one.change:.1%} more than "
+            f"{one.engine} at batch {one.batch}{'' if one.mode == SYNCHRONOUS else f', {one.mode},'} takes "
+            f"{one.now_ms:.3f} ms, {one.change:.1%} more than "
             f"{one.baseline_ms:.3f} ms (allowed: {self.max_regression:.1%})"
             for one in self.regressions
         ]
@@ -87,7 +93,7 @@ def read_baseline(path: Path) -> Baseline:
     """Read what ``bench --json`` printed; rows that were not run are passed over.
 
     Raises:
-        InputError: no such file, not JSON, no usable row, a median that is no positive number, a row twice.
+        InputError: no such file, not JSON, no usable row, a figure that is no positive number, a row twice.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -110,12 +116,15 @@ def read_baseline(path: Path) -> Baseline:
 
 
 def _parse(row: Any) -> tuple[Key, float]:
-    engine, backend, batch, median = row["engine"], row["backend"], row["batch"], row["latency_ms"]["median"]
-    if not isinstance(engine, str) or not isinstance(backend, str):
-        raise TypeError("engine and backend must be text")
-    if type(batch) is not int or type(median) not in (int, float) or not math.isfinite(median) or median <= 0:
-        raise ValueError(f"'{engine}' has batch {batch!r} and median {median!r}")
-    return (engine, backend, batch), float(median)
+    engine, backend, batch, mode = row["engine"], row["backend"], row["batch"], row.get("mode", SYNCHRONOUS)
+    if not all(isinstance(value, str) for value in (engine, backend, mode)):
+        raise TypeError("engine, backend and mode must be text")
+    # Of synchronous calls the median, which a few slow ones leave alone; of pipelined ones what the throughput says.
+    name = "median" if mode == SYNCHRONOUS else "throughput_per_s"
+    value = row["latency_ms"]["median"] if mode == SYNCHRONOUS else row["throughput_per_s"]
+    if type(batch) is not int or type(value) not in (int, float) or not math.isfinite(value) or value <= 0:
+        raise ValueError(f"'{engine}' has batch {batch!r} and {name} {value!r}")
+    return (engine, backend, batch, mode), float(value if mode == SYNCHRONOUS else 1000 * batch / value)
 
 
 def check_common(rows: Sequence[BenchRow], baseline: Baseline) -> None:
@@ -125,7 +134,9 @@ def check_common(rows: Sequence[BenchRow], baseline: Baseline) -> None:
         InputError: naming what the baseline has.
     """
     if not any(baseline.find(row) for row in rows):
-        known = ", ".join(f"{engine} ({backend}) at batch {batch}" for engine, backend, batch in baseline.medians_ms)
+        known = ", ".join(
+            f"{engine} ({backend}) at batch {batch}, {mode}" for engine, backend, batch, mode in baseline.costs_ms
+        )
         raise InputError(f"the baseline '{baseline.file}' has nothing that is to be timed here; it has {known}")
 
 
@@ -137,12 +148,12 @@ def compare(rows: Sequence[BenchRow], baseline: Baseline, max_regression: float)
     """
     found, missing = [], []
     for row in rows:
-        before, label = baseline.find(row), f"{row.engine} ({row.backend}) at batch {row.batch}"
+        before = baseline.find(row)
         if before is None or row.record is None:
-            missing.append(f"{label}: {'not in the baseline' if before is None else 'not run'}")
+            missing.append(f"{row.label}: {'not in the baseline' if before is None else 'not run'}")
             continue
-        after = row.record.median_ms
-        found.append(Comparison(row.engine, row.backend, row.batch, before, after, after / before - 1))
+        after = row.record.cost_ms
+        found.append(Comparison(row.engine, row.backend, row.batch, row.mode, before, after, after / before - 1))
     if not found:
         raise BackendError(f"nothing to compare with the baseline '{baseline.file}' ran: {'; '.join(missing)}")
     return BaselineResult(baseline.file, max_regression, tuple(found), tuple(missing))

@@ -1,4 +1,4 @@
-"""Timing a callable: every call by itself, on the wall clock."""
+"""Timing a callable, one call after another: every call by itself, on the wall clock."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ class Samples:
         times_ns: every timed call, in the order it was made.
         first_ns: the very first call, which is never among them: runtimes finish their set-up in it.
         warmup_runs: the untimed calls, the first one included.
+        elapsed_ns: the time in which the timed calls were made: their sum, where one came after another.
     """
 
     times_ns: tuple[int, ...]
     first_ns: int
     warmup_runs: int
+    elapsed_ns: int
 
 
 def time_callable(run: Callable[[], object], options: BenchOptions) -> Samples:
@@ -31,10 +33,10 @@ def time_callable(run: Callable[[], object], options: BenchOptions) -> Samples:
 
     ``options.rounds`` plays no part here: it is what the caller repeats. What ``run`` raises passes through.
     """
-    with _collector_off():
+    with collector_off():
         warmup = _repeat(run, options.warmup_ms * 1e6, options.warmup_iterations)
         times = _repeat(run, options.duration_s * 1e9, options.iterations)
-    return Samples(tuple(times), warmup[0], len(warmup))
+    return Samples(tuple(times), warmup[0], len(warmup), sum(times))
 
 
 def _repeat(run: Callable[[], object], least_ns: float, least_runs: int) -> list[int]:
@@ -51,7 +53,7 @@ def _repeat(run: Callable[[], object], least_ns: float, least_runs: int) -> list
 
 
 @contextmanager
-def _collector_off() -> Iterator[None]:
+def collector_off() -> Iterator[None]:
     """Python's garbage collector would stop some calls and not others."""
     enabled = gc.isenabled()
     gc.collect()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
-import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from rir_deploy.bench.board import Board, read_board
+from rir_deploy.bench.cpu import CpuClocks, read_clocks
+from rir_deploy.bench.gpu import GpuState, read_gpus
 
 # CPU flags that decide how fast INT8 and BF16 run: (flag in /proc/cpuinfo, what it is called).
 _FEATURES = {
@@ -25,7 +27,10 @@ _FEATURES = {
 
 @dataclass(frozen=True)
 class Machine:
-    """``cores`` are those this process may use; ``gpus`` as the driver names them; ``driver`` None without one."""
+    """``cores`` are those this process may use; ``gpus`` as the driver names them; ``driver`` None without one.
+
+    ``clocks``, ``gpu_states`` and ``board`` are as they were at the moment of reading.
+    """
 
     system: str
     python: str
@@ -35,6 +40,9 @@ class Machine:
     features: tuple[str, ...]
     gpus: tuple[str, ...]
     driver: str | None
+    clocks: CpuClocks = CpuClocks()
+    gpu_states: tuple[GpuState, ...] = ()
+    board: Board = Board()
 
     @property
     def has_vnni(self) -> bool:
@@ -48,17 +56,27 @@ class Machine:
 def read_machine() -> Machine:
     """Read this machine; what cannot be read is left out, never guessed."""
     model, flags = _cpu()
-    gpus, driver = _nvidia()
+    cores, gpus = own_cores(), read_gpus()
     return Machine(
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         python=platform.python_version(),
         cpu=model,
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=len(cores),
         memory_gb=_memory_gb(),
         features=tuple(name for flag, name in _FEATURES.items() if flag in flags),
-        gpus=gpus,
-        driver=driver,
+        gpus=tuple(gpu.label for gpu in gpus),
+        driver=gpus[0].driver if gpus else None,
+        clocks=read_clocks(cores),
+        gpu_states=gpus,
+        board=read_board(),
     )
+
+
+def own_cores() -> tuple[int, ...]:
+    """The numbers of the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return tuple(sorted(os.sched_getaffinity(0)))
+    return tuple(range(os.cpu_count() or 1))
 
 
 def load_average() -> float | None:
@@ -85,16 +103,3 @@ def _memory_gb() -> float | None:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
     except (AttributeError, ValueError, OSError):
         return None
-
-
-def _nvidia() -> tuple[tuple[str, ...], str | None]:
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return (), None
-    query = [tool, "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return (), None
-    rows = [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines() if line.count(",") == 2]
-    return tuple(f"{name} (sm{cap.replace('.', '')})" for name, cap, _ in rows), rows[0][2] if rows else None

@@ -6,8 +6,11 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from rir_deploy.errors import UsageError
+from rir_deploy.errors import UsageError, unknown_name
 
+# One request at a time, as an application that waits for each answer sees it; several in flight, as a server does.
+SYNCHRONOUS, PIPELINED = "synchronous", "pipelined"
+MODES = (SYNCHRONOUS, PIPELINED)
 # Always reported; the defaults of trtexec.
 PERCENTILES = (90.0, 95.0, 99.0)
 MAX_MS = 600_000.0
@@ -26,6 +29,8 @@ class BenchOptions:
         percentiles: reported beside 90, 95 and 99; each over 0 and under 100.
         batches: batch sizes, each 1 to 65,536, none twice.
         threads: 1 to 1,024 for the runtimes; None for all the cores that the process may use.
+        modes: "synchronous", "pipelined" or both, each a row of its own.
+        streams: 1 to 1,024 requests in flight when pipelined; None for what the runtime recommends.
 
     Raises:
         UsageError: a value out of range.
@@ -39,6 +44,8 @@ class BenchOptions:
     percentiles: tuple[float, ...] = ()
     batches: tuple[int, ...] = (1,)
     threads: int | None = None
+    modes: tuple[str, ...] = (SYNCHRONOUS,)
+    streams: int | None = None
 
     def __post_init__(self) -> None:
         _check("warmup_ms", self.warmup_ms, 0, MAX_MS)
@@ -47,6 +54,14 @@ class BenchOptions:
         _check("iterations", self.iterations, 1, 1_000_000)
         _check("rounds", self.rounds, 1, 100)
         _check("threads", 1 if self.threads is None else self.threads, 1, 1_024)
+        _check("streams", 1 if self.streams is None else self.streams, 1, 1_024)
+        for mode in self.modes:
+            if mode not in MODES:
+                raise unknown_name("mode", mode, MODES)
+        if not self.modes or len(set(self.modes)) != len(self.modes):
+            raise UsageError(f"modes must hold one or both of {', '.join(MODES)}, not {list(self.modes)}")
+        if self.streams is not None and PIPELINED not in self.modes:
+            raise UsageError("streams are requests in flight: choose the pipelined mode or leave them out")
         for batch in self.batches:
             _check("each batch size", batch, 1, 65_536)
         if not self.batches or len(set(self.batches)) != len(self.batches):

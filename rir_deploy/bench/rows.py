@@ -1,10 +1,11 @@
-"""The rows of a comparison: one engine at one batch size each."""
+"""The rows of a comparison: one engine at one batch size in one mode each."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from rir_deploy.bench.options import SYNCHRONOUS
 from rir_deploy.bench.summary import LatencyRecord
 
 
@@ -22,18 +23,28 @@ class BenchRow:
     record: LatencyRecord | None
     reason: str = ""
     details: Mapping[str, object] = field(default_factory=dict)
+    mode: str = SYNCHRONOUS
 
     @property
     def status(self) -> str:
         return "not run" if self.record is None else "ok"
 
+    @property
+    def label(self) -> str:
+        pipelined = "" if self.mode == SYNCHRONOUS else f", {self.mode}"
+        return f"{self.engine} ({self.backend}) at batch {self.batch}{pipelined}"
+
 
 def speedup(row: BenchRow, rows: Sequence[BenchRow]) -> float | None:
-    """How many times as fast, by median, as the first row of its batch size that ran; None where it did not run."""
+    """How many times as fast as the first row of its mode and batch size that ran; None where it did not run.
+
+    By the median of synchronous calls, by the throughput of pipelined ones.
+    """
     if row.record is None:
         return None
-    first = next(other.record for other in rows if other.batch == row.batch and other.record is not None)
-    return first.median_ms / max(row.record.median_ms, 1e-6)
+    same = [other for other in rows if (other.mode, other.batch) == (row.mode, row.batch)]
+    first = next(other.record for other in same if other.record is not None)
+    return first.cost_ms / max(row.record.cost_ms, 1e-6)
 
 
 def rows_to_dicts(rows: Sequence[BenchRow]) -> list[dict[str, object]]:
@@ -46,6 +57,7 @@ def _to_dict(row: BenchRow, factor: float | None) -> dict[str, object]:
         "backend": row.backend,
         "precision": row.precision,
         "batch": row.batch,
+        "mode": row.mode,
         "status": row.status,
     }
     if row.record is None:
@@ -60,17 +72,23 @@ def int8_notes(rows: Sequence[BenchRow]) -> list[str]:
         wider = [
             other
             for other in rows
-            if (other.backend, other.batch) == (row.backend, row.batch) and other.precision != "int8"
+            if (other.backend, other.batch, other.mode) == (row.backend, row.batch, row.mode)
+            and other.precision != "int8"
         ]
         fastest = min(
-            ((other.record.median_ms, other) for other in wider if other.record is not None),
+            ((other.record.cost_ms, other) for other in wider if other.record is not None),
             key=lambda pair: pair[0],
             default=None,
         )
-        if row.precision != "int8" or row.record is None or fastest is None or row.record.median_ms < fastest[0]:
+        if row.precision != "int8" or row.record is None or fastest is None or row.record.cost_ms < fastest[0]:
             continue
         notes.append(
-            f"INT8 loses: {row.engine} takes {row.record.median_ms:.3f} ms at batch {row.batch}, "
-            f"{fastest[1].engine} ({fastest[1].precision}) {fastest[0]:.3f} ms"
+            f"INT8 loses: {row.engine} takes {row.record.cost_ms:.3f} ms at batch {row.batch}, "
+            f"{fastest[1].engine} ({fastest[1].precision}) {fastest[0]:.3f} ms{_of_mode(row)}; deploy that one, or see "
+            "with inspect which layers stayed in float"
         )
     return notes
+
+
+def _of_mode(row: BenchRow) -> str:
+    return "" if row.mode == SYNCHRONOUS else f" a request when {row.mode}"

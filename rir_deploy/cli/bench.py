@@ -13,8 +13,10 @@ from rir_deploy.errors import GateError, UsageError
 
 if TYPE_CHECKING:
     from rir_deploy.bench.baseline import BaselineResult
-    from rir_deploy.bench.rows import BenchRow
     from rir_deploy.pipeline.bench import Benched
+
+# As users choose, and as the record says.
+_MODES = {"latency": ("synchronous",), "throughput": ("pipelined",), "both": ("synchronous", "pipelined")}
 
 
 def _batches(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[int, ...]:
@@ -42,7 +44,15 @@ def _share(_ctx: click.Context, _param: click.Parameter, value: str | None) -> f
 @click.option(
     "--batch", "batches", default="1", show_default=True, metavar="N,...", callback=_batches, help="Batch sizes."
 )
-@click.option("--threads", type=int, help="Threads of the runtimes. Default: all cores of this process.")
+@click.option(
+    "--mode",
+    type=click.Choice(sorted(_MODES)),
+    default="latency",
+    show_default=True,
+    help="One request after another, or several in flight.",
+)
+@click.option("--streams", type=int, metavar="N", help="Requests in flight. Default: what the runtime recommends.")
+@click.option("--threads", type=int, help="CPU threads in all. Default: all cores of this process.")
 @click.option(
     "--warmup", "warmup_ms", type=float, default=200, show_default=True, metavar="MS", help="Warm-up a round."
 )
@@ -53,6 +63,7 @@ def _share(_ctx: click.Context, _param: click.Parameter, value: str | None) -> f
 @click.option("--engine", "names", multiple=True, metavar="NAME", help="What to time of a bundle; repeatable.")
 @click.option("--channels-last", is_flag=True, help="Time checkpoints in this layout as well.")
 @click.option("--cuda-graph", is_flag=True, help="TensorRT, RTX: replay an engine's kernels as one CUDA graph.")
+@click.option("--no-data-transfers", is_flag=True, help="TensorRT, RTX: leave the copies to and from the GPU out.")
 @click.option(
     "--runtime-cache",
     type=click.Path(path_type=Path),
@@ -70,6 +81,8 @@ def _share(_ctx: click.Context, _param: click.Parameter, value: str | None) -> f
 def command(
     engines: tuple[Path, ...],
     batches: tuple[int, ...],
+    mode: str,
+    streams: int | None,
     threads: int | None,
     warmup_ms: float,
     duration_s: float,
@@ -79,6 +92,7 @@ def command(
     names: tuple[str, ...],
     channels_last: bool,
     cuda_graph: bool,
+    no_data_transfers: bool,
     runtime_cache: Path | None,
     trust: bool,
     recipe: str | None,
@@ -92,15 +106,21 @@ def command(
     """Time every ENGINE: an engine folder, an ONNX file (in ONNX Runtime), a checkpoint (in PyTorch eager mode) or a
     bundle, whose engines are meant.
 
-    Each is timed in a process of its own, one call after another, the runtime's own copies included. With --baseline,
-    exit with 3 where a median grew by more than --max-regression.
+    \b
+    --mode latency     one synchronous request after another: what an application waits
+    --mode throughput  --streams requests in flight: what a machine gets through in a second
+
+    Each engine is timed in processes of its own, the runtime's own copies included, preprocessing not. With --baseline,
+    exit with 3 where a call takes longer by more than --max-regression.
     """
     from rir_deploy.bench.options import BenchOptions
-    from rir_deploy.engines.base import GpuOptions
+    from rir_deploy.engines.gpu_options import GpuOptions
     from rir_deploy.pipeline.bench import BenchRequest, bench_files
 
     if max_regression is not None and baseline is None:
         raise UsageError("--max-regression needs --baseline: name the file to compare with")
+    if streams is not None and mode == "latency":
+        raise UsageError("--streams are requests in flight: add --mode throughput or --mode both")
     options = BenchOptions(
         warmup_ms=warmup_ms,
         duration_s=duration_s,
@@ -109,9 +129,11 @@ def command(
         percentiles=percentiles,
         batches=batches,
         threads=threads,
+        modes=_MODES[mode],
+        streams=streams,
     )
     allowed = 0.05 if max_regression is None else max_regression
-    gpu = GpuOptions(cuda_graph, runtime_cache)
+    gpu = GpuOptions(cuda_graph, runtime_cache, transfers=not no_data_transfers)
     request = BenchRequest(engines, options, recipe, factory, channels_last, gpu, trust, baseline, allowed, names)
     _check_export(export_times, force)
     with common.progress(as_json) as progress:
@@ -121,6 +143,8 @@ def command(
     if as_json:
         common.print_json(benched.to_dict())
     else:
+        from rir_deploy.cli.bench_print import print_benched
+
         print_benched(benched)
     return _judge(benched.baseline)
 
@@ -144,67 +168,3 @@ def _judge(gate: BaselineResult | None) -> int:
         return 0
     click.echo(f"rir-deploy: slower than the baseline: {'; '.join(gate.failures)}", err=True)
     return GateError.exit_code
-
-
-def print_benched(benched: Benched) -> None:
-    """Machine, settings, one table, what ran, and what to be wary of."""
-    from rir_deploy.report.console import print_table
-
-    _print_setting(benched)
-    names = short_names([row.engine for row in benched.rows])
-    rows = benched.rows
-    extra = sorted({key for row in rows if row.record for key in row.record.percentiles_ms})
-    columns = ("engine", "backend", "precision", "batch", "median ms", *(f"p{p:g}" for p in extra), "images/s", "speed")
-    print_table("bench: latency of one call", columns, [_cells(row, benched, extra, names) for row in rows])
-    for line in _remarks(benched, names):
-        common.say(line)
-
-
-def _print_setting(benched: Benched) -> None:
-    machine, settings = benched.machine, benched.settings
-    hardware = ", ".join([*machine.features, *machine.gpus])
-    common.say(f"machine: {machine.cpu}, {machine.cores} cores, {machine.system}{f' ({hardware})' if hardware else ''}")
-    rounds = "1 round" if settings["rounds"] == 1 else f"{settings['rounds']} rounds"
-    common.say(
-        f"settings: {rounds}, {settings['duration_s']:g} s and {settings['iterations']} calls at least, "
-        f"warm-up {settings['warmup_ms']:g} ms a round, {settings['threads']} threads, "
-        f"{settings['mode']} calls with data in host memory"
-    )
-
-
-def short_names(engines: list[str]) -> dict[str, str]:
-    """The last part of every path, or all of it where two have the same."""
-    distinct = list(dict.fromkeys(engines))
-    last = [Path(engine).name or engine for engine in distinct]
-    return {engine: name if last.count(name) == 1 else engine for engine, name in zip(distinct, last, strict=True)}
-
-
-def _cells(row: BenchRow, benched: Benched, extra: list[float], names: dict[str, str]) -> list[object]:
-    from rir_deploy.bench.rows import speedup
-
-    head: list[object] = [names[row.engine], row.backend, row.precision, row.batch]
-    factor = speedup(row, benched.rows)
-    if row.record is None or factor is None:
-        return [*head, *["-"] * (len(extra) + 3)]
-    record = row.record
-    times = [record.median_ms, *(record.percentiles_ms[key] for key in extra)]
-    return [*head, *(f"{ms:.3f}" for ms in times), f"{record.throughput_per_s:,.0f}", f"{factor:.2f}x"]
-
-
-def _remarks(benched: Benched, names: dict[str, str]) -> list[str]:
-    """What really ran, what did not, and what makes a figure doubtful."""
-    ran = [f"{names[row.engine]} runs on {row.details['runs_on']}" for row in benched.rows if row.record is not None]
-    absent = [f"not run: {names[row.engine]} ({row.backend}): {row.reason}" for row in benched.rows if not row.record]
-    lines = list(dict.fromkeys([*ran, *absent]))
-    for row in benched.rows:
-        if row.record is not None and row.record.warnings:
-            label = f"{names[row.engine]} ({row.backend}) at batch {row.batch}"
-            lines.append(f"warning: {label}: {'; '.join(row.record.warnings)}")
-    lines += [f"warning: {note}" for note in benched.notes]
-    return lines + ([] if benched.baseline is None else _gate_lines(benched.baseline))
-
-
-def _gate_lines(gate: BaselineResult) -> list[str]:
-    verdict = "passed" if gate.passed else "FAILED"
-    counts = f"{len(gate.comparisons)} compared, {len(gate.regressions)} slower than allowed"
-    return [*(f"not compared: {one}" for one in gate.missing), f"baseline {verdict}: {counts}"]

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from rir_deploy.bench.baseline import Baseline, BaselineResult, check_common, compare, read_baseline
-from rir_deploy.bench.latency import Samples
-from rir_deploy.bench.machine import Machine, load_average, read_machine
+from rir_deploy.bench.conditions import Conditions, Watch
+from rir_deploy.bench.doubts import conditions_doubts, machine_doubts
+from rir_deploy.bench.machine import Machine, load_average, own_cores, read_machine
 from rir_deploy.bench.options import BenchOptions
-from rir_deploy.bench.process import Job, run_job
 from rir_deploy.bench.rows import BenchRow, int8_notes, rows_to_dicts
-from rir_deploy.bench.summary import PERCENTILE_METHOD, summarize
+from rir_deploy.bench.summary import PERCENTILE_METHOD
 from rir_deploy.bundle import open_bundle
-from rir_deploy.engines.base import GpuOptions
-from rir_deploy.errors import BackendError, RirDeployError, UsageError
+from rir_deploy.engines.gpu_options import GpuOptions
+from rir_deploy.errors import BackendError, UsageError
 from rir_deploy.pipeline.bench_contenders import Contender, bundled_contenders, find_contenders
-from rir_deploy.pipeline.bench_worker import SEED
+from rir_deploy.pipeline.bench_images import SEED
+from rir_deploy.pipeline.bench_trial import Trial, row_of, take_turn
 from rir_deploy.pipeline.progress import Progress, silent
 from rir_deploy.pipeline.sides import kind_of
 from rir_deploy.recipe import load_recipe
-
-WORKER = "rir_deploy.pipeline.bench_worker"
-# Over this share of the cores busy before the start, the figures are not the engine's alone.
-MAX_LOAD = 0.5
 
 
 @dataclass(frozen=True)
@@ -40,8 +36,8 @@ class BenchRequest:
         channels_last: time every checkpoint a second time, in PyTorch's channels-last layout.
         gpu: how TensorRT and TensorRT-RTX run their engines.
         trust: load engines whatever their manifests say.
-        baseline: what an earlier run printed with --json; its medians are the gate.
-        max_regression: 0 to 10; the share by which a median may grow over the baseline's.
+        baseline: what an earlier run printed with --json; its times are the gate.
+        max_regression: 0 to 10; the share by which a time may grow over the baseline's.
     """
 
     engines: tuple[Path, ...]
@@ -62,30 +58,19 @@ class BenchRequest:
             raise UsageError(f"the allowed regression must be 0 to 10 (1000 %), not {self.max_regression:g}")
 
 
-@dataclass
-class Trial:
-    """One contender at one batch size, and what the rounds have brought so far."""
-
-    contender: Contender
-    batch: int
-    answers: list[Job] = field(default_factory=list)
-    error: RirDeployError | None = None
-
-    @property
-    def rounds(self) -> list[Samples]:
-        return [Samples(tuple(one["times_ns"]), one["first_ns"], one["warmup_runs"]) for one in self.answers]
-
-
 @dataclass(frozen=True)
 class Benched:
-    """The rows, batch size by batch size in the order of the request, with what they were measured on and how.
+    """The rows, mode by mode and batch size by batch size in the order of the request, with what they were measured on
+    and how.
 
-    ``times_ns`` holds the raw times of every row: a list a round.
+    ``times_ns`` holds the raw times of every row: a list a round. ``notes`` are warnings about the machine and the
+    comparison, a sentence each; those about a row are in the row.
     """
 
     rows: tuple[BenchRow, ...]
     times_ns: tuple[tuple[tuple[int, ...], ...], ...]
     machine: Machine
+    conditions: Conditions
     settings: dict[str, object]
     notes: tuple[str, ...]
     baseline: BaselineResult | None
@@ -94,20 +79,19 @@ class Benched:
         return {
             "results": rows_to_dicts(self.rows),
             "machine": self.machine.to_dict(),
+            "conditions": asdict(self.conditions),
             "settings": self.settings,
             "notes": list(self.notes),
             "baseline": None if self.baseline is None else self.baseline.to_dict(),
         }
 
     def times_to_dict(self) -> dict[str, object]:
-        """The raw times in ns: {"results": [{"engine", "backend", "batch", "rounds_ns": [[...], ...]}]}."""
-        pairs = zip(self.rows, self.times_ns, strict=True)
-        return {
-            "results": [
-                {"engine": row.engine, "backend": row.backend, "batch": row.batch, "rounds_ns": times}
-                for row, times in pairs
-            ]
-        }
+        """The raw times in ns: {"results": [{"engine", "backend", "batch", "mode", "rounds_ns": [[...], ...]}]}."""
+        rows = [
+            {"engine": row.engine, "backend": row.backend, "batch": row.batch, "mode": row.mode, "rounds_ns": times}
+            for row, times in zip(self.rows, self.times_ns, strict=True)
+        ]
+        return {"results": rows}
 
 
 def bench_files(request: BenchRequest, progress: Progress = silent) -> Benched:
@@ -141,19 +125,24 @@ def _contenders(request: BenchRequest, bundles: ExitStack) -> list[Contender]:
 def _bench(contenders: list[Contender], request: BenchRequest, progress: Progress) -> Benched:
     machine = read_machine()
     options = replace(request.options, threads=request.options.threads or machine.cores)
-    trials = [Trial(contender, batch) for batch in options.batches for contender in contenders]
+    trials = [
+        Trial(contender, batch, mode) for mode in options.modes for batch in options.batches for contender in contenders
+    ]
+    gpu: dict[str, object] = {"cuda_graph": request.gpu.cuda_graph, "transfers": request.gpu.transfers}
     baseline = None if request.baseline is None else read_baseline(request.baseline)
     if baseline is not None:
-        check_common([_row(trial, options) for trial in trials], baseline)
-    notes = _machine_notes(machine, baseline)
-    _run_rounds(trials, request, options, progress)
-    rows = tuple(_row(trial, options) for trial in trials)
+        check_common([row_of(trial, options, gpu) for trial in trials], baseline)
+    notes = _notes(machine, options.threads or 1, baseline)
+    with Watch(own_cores()) as watch:
+        _run_rounds(trials, request, options, progress)
+    rows = tuple(row_of(trial, options, gpu) for trial in trials)
     return Benched(
         rows,
         tuple(tuple(samples.times_ns for samples in trial.rounds) for trial in trials),
         machine,
+        watch.conditions,
         _settings(options),
-        (*notes, *int8_notes(rows)),
+        (*notes, *conditions_doubts(watch.conditions), *int8_notes(rows)),
         None if baseline is None else compare(rows, baseline, request.max_regression),
     )
 
@@ -163,17 +152,19 @@ def _run_rounds(trials: list[Trial], request: BenchRequest, options: BenchOption
     shared = {
         "options": options.of_one_round().to_dict(),
         "threads": options.threads,
+        "streams": options.streams,
         "image": image,
         "factory": request.factory,
         "trust": request.trust,
         "cuda_graph": request.gpu.cuda_graph,
+        "transfers": request.gpu.transfers,
         "runtime_cache": None if request.gpu.runtime_cache is None else str(request.gpu.runtime_cache),
     }
     total = options.rounds * len(trials)
     progress("timing", 0, total)
     for turn in range(options.rounds):
         for index, trial in enumerate(trials):
-            _take_turn(trial, shared)
+            take_turn(trial, shared)
             progress("timing", turn * len(trials) + index + 1, total)
     _check_any(trials)
 
@@ -187,60 +178,20 @@ def _check_any(trials: list[Trial]) -> None:
     raise (BackendError if missing else UsageError)(f"nothing could be timed: {reasons}")
 
 
-def _take_turn(trial: Trial, shared: dict[str, Any]) -> None:
-    """One round of one trial. What is not there today is not asked again."""
-    if trial.error is not None:
-        return
-    contender, batch = trial.contender, trial.batch
-    trial.error = contender.refusal(batch)
-    if trial.error is not None:
-        return
-    job = {
-        **shared,
-        "path": str(contender.path),
-        "kind": contender.kind,
-        "batch": batch,
-        "channels_last": contender.channels_last,
-    }
-    try:
-        trial.answers.append(run_job(WORKER, job, f"'{contender.name}' at batch {batch}"))
-    except BackendError as error:
-        trial.error = BackendError(str(error).replace(str(contender.path), contender.name))
-        trial.answers.clear()  # half of its rounds would not have seen what the others' have
-
-
-def _row(trial: Trial, options: BenchOptions) -> BenchRow:
-    contender = trial.contender
-    head = (contender.name, contender.backend, contender.precision, trial.batch)
-    details: dict[str, object] = {
-        "kind": contender.kind,
-        "sha256": contender.sha256,
-        "mode": "synchronous",
-        "threads": options.threads,
-    }
-    if not trial.answers:
-        return BenchRow(*head, None, str(trial.error or "not yet"), details)
-    first = trial.answers[0]
-    details |= {"runs_on": first["runs_on"], "input": first["input"], "load_ms": first["load_ms"]}
-    return BenchRow(*head, summarize(trial.rounds, trial.batch, options.all_percentiles), details=details)
-
-
 def _settings(options: BenchOptions) -> dict[str, object]:
     return {
         **options.to_dict(),
         "percentiles": list(options.all_percentiles),
         "percentile_method": PERCENTILE_METHOD,
-        "mode": "synchronous",
         "seed": SEED,
-        "process": "a fresh one for every engine, batch size and round",
+        "process": "a fresh one for every engine, batch size, mode and round",
     }
 
 
-def _machine_notes(machine: Machine, baseline: Baseline | None) -> list[str]:
-    notes = []
-    load = load_average()
-    if load is not None and load > MAX_LOAD * machine.cores:
-        notes.append(f"the machine was busy before the start (load {load:.1f} on {machine.cores} cores)")
+def _notes(machine: Machine, threads: int, baseline: Baseline | None) -> list[str]:
+    notes = machine_doubts(machine, threads, load_average())
     if baseline is not None and baseline.cpu not in (None, machine.cpu):
-        notes.append(f"the baseline was measured on another machine ({baseline.cpu}, here {machine.cpu})")
+        notes.append(
+            f"the baseline was measured on another machine ({baseline.cpu}, here {machine.cpu}); make one here"
+        )
     return notes

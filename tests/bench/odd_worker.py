@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from rir_deploy import errors
+from rir_deploy.bench.memory import held_mb, peak_mb
 from rir_deploy.bench.process import serve
 
 
@@ -30,4 +31,7 @@ def _work(job: dict[str, Any]) -> dict[str, Any]:
     if job["do"] == "chatter":
         print("from Python")
         os.write(1, b"from native code\n")
+    if job["do"] == "hold":
+        taken = b"x" * job["bytes"]  # written to, so that it is there
+        return {"peak_mb": peak_mb(), "held_mb": held_mb(), "length": len(taken)}
     return {"pid": os.getpid(), "path": sys.path, "given": job.get("given")}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rir_deploy.bench.baseline import Baseline, check_common, compare, read_baseline
 from rir_deploy.errors import BackendError, InputError
-from tests.bench.records import document, row
+from tests.bench.records import document, pipelined, row
+
+SYNC = "synchronous"
 
 
 def write(path: Path, data: object) -> Path:
@@ -18,7 +21,7 @@ def write(path: Path, data: object) -> Path:
 
 
 def baseline(**medians: float) -> Baseline:
-    return Baseline("old.json", {(name, "b", 1): ms for name, ms in medians.items()}, None)
+    return Baseline("old.json", {(name, "b", 1, SYNC): ms for name, ms in medians.items()}, None)
 
 
 def test_a_median_at_the_limit_passes_and_one_over_it_does_not() -> None:
@@ -41,10 +44,10 @@ def test_rows_without_a_partner_are_named() -> None:
 
 
 def test_an_engine_that_moved_is_known_by_its_name_unless_two_have_it() -> None:
-    moved = Baseline("old.json", {("old/int8", "b", 1): 2.0, ("old/fp32", "b", 1): 4.0}, None)
+    moved = Baseline("old.json", {("old/int8", "b", 1, SYNC): 2.0, ("old/fp32", "b", 1, SYNC): 4.0}, None)
     assert moved.find(row("/new/int8", 1)) == 2
     assert moved.find(row("/new/int8", 1, backend="other")) is None
-    twins = Baseline("old.json", {("p/int8", "b", 1): 2.0, ("q/int8", "b", 1): 4.0}, None)
+    twins = Baseline("old.json", {("p/int8", "b", 1, SYNC): 2.0, ("q/int8", "b", 1, SYNC): 4.0}, None)
     assert twins.find(row("q/int8", 1)) == 4
     assert twins.find(row("/new/int8", 1)) is None
 
@@ -57,11 +60,24 @@ def test_a_gate_never_passes_for_want_of_anything_to_compare() -> None:
         compare([row("x", None), row("y", 3)], baseline(x=4), 0.05)
 
 
+def test_each_mode_is_compared_with_itself(tmp_path: Path) -> None:
+    """By the throughput where requests are in flight together: their own times are those of the queue."""
+    sync: Any = document([("x", "b", 8, 3.0)])
+    rows = [*sync["results"], {**sync["results"][0], "mode": "pipelined", "throughput_per_s": 4000}]
+    read = read_baseline(write(tmp_path / "old.json", {"results": rows}))
+    assert read.costs_ms == {("x", "b", 8, SYNC): 3.0, ("x", "b", 8, "pipelined"): 2.0}
+    result = compare([row("x", 3, batch=8), pipelined("x", 2.5, batch=8)], read, 0.05)
+    assert [(one.mode, one.change) for one in result.comparisons] == [(SYNC, 0), ("pipelined", pytest.approx(0.25))]
+    assert result.failures == ["x at batch 8, pipelined, takes 2.500 ms, 25.0% more than 2.000 ms (allowed: 5.0%)"]
+    with pytest.raises(InputError, match="nothing that is to be timed here"):
+        check_common([pipelined("x", 2)], baseline(x=4))
+
+
 def test_reading(tmp_path: Path) -> None:
     data = document([("x", "b", 1, 4.5), ("x", "b", 8, 9)], cpu="some CPU")
     data["results"].append({"engine": "gpu", "status": "not run", "latency_ms": None})  # type: ignore[attr-defined]
     read = read_baseline(write(tmp_path / "old.json", data))
-    assert read.medians_ms == {("x", "b", 1): 4.5, ("x", "b", 8): 9}
+    assert read.costs_ms == {("x", "b", 1, SYNC): 4.5, ("x", "b", 8, SYNC): 9}
     assert read.cpu == "some CPU"
 
 
@@ -81,6 +97,7 @@ def test_reading(tmp_path: Path) -> None:
         (document([("x", "b", 1, True)]), "median True"),
         (document([("x", "b", "1", 3)]), "batch '1'"),  # type: ignore[list-item]
         (document([(3, "b", 1, 3)]), "must be text"),  # type: ignore[list-item]
+        ({"results": [{"engine": "x", "backend": "b", "batch": 1, "mode": "pipelined", "throughput_per_s": 0}]}, "s 0"),
         (document([("x", "b", 1, 3), ("x", "b", 1, 4)]), "'x' at batch 1 twice"),
         ({"results": [], "machine": 3}, "not what bench --json prints"),
     ],

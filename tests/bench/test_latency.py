@@ -46,6 +46,7 @@ def test_a_slow_first_call_is_kept_apart_and_every_later_one_is_seen(clocked: Ca
     assert samples.first_ns == 50 * MS
     assert samples.warmup_runs == 2
     assert samples.times_ns == (6 * MS, 5 * MS, 4 * MS, 3 * MS)
+    assert samples.elapsed_ns == 18 * MS
 
 
 @pytest.mark.parametrize(
@@ -88,7 +89,9 @@ def test_rounds_share_time_and_calls() -> None:
 
 
 def test_options_survive_json() -> None:
-    options = BenchOptions(percentiles=(99.9,), batches=(1, 8), threads=2)
+    options = BenchOptions(
+        percentiles=(99.9,), batches=(1, 8), threads=2, modes=("synchronous", "pipelined"), streams=4
+    )
     assert BenchOptions.from_dict(json.loads(json.dumps(options.to_dict()))) == options
     assert options.all_percentiles == (90, 95, 99, 99.9)
 
@@ -108,6 +111,11 @@ def test_options_survive_json() -> None:
         ({"batches": (0,)}, "batch size"),
         ({"percentiles": (100.0,)}, "percentile"),
         ({"percentiles": (0.0,)}, "percentile"),
+        ({"modes": ()}, "one or both"),
+        ({"modes": ("pipelined", "pipelined")}, "one or both"),
+        ({"modes": ("pipelind",)}, "did you mean 'pipelined'"),
+        ({"modes": ("pipelined",), "streams": 0}, "streams"),
+        ({"streams": 2}, "requests in flight"),
         ({"lenght": 3}, "lenght"),
         ({"rounds": "three"}, "not options"),
     ],

@@ -48,7 +48,9 @@ def test_a_record_of_two_rounds() -> None:
     assert record.std_ms == pytest.approx(times.std(ddof=1))
     assert record.percentiles_ms == {90: 8, 95: 8, 99: 8}
     assert record.round_medians_ms == (3, 6)
-    assert record.first_run_ms == 30
+    assert record.iqr_ms == 6 - 2
+    assert record.round_throughputs_per_s == (pytest.approx(8 * 3 / 0.009), pytest.approx(8 * 3 / 0.015))
+    assert (record.mode, record.cost_ms) == ("synchronous", record.median_ms)
     assert record.throughput_per_s == pytest.approx(8 * 6 / 0.024)
 
 
@@ -64,7 +66,10 @@ def test_the_plain_data_has_the_promised_keys() -> None:
         "p99.9": 200,
         "max": 200,
         "std": pytest.approx(np.arange(1, 201).std(ddof=1)),
+        "iqr": 150 - 50,
     }
+    assert data["cv"] == pytest.approx(np.arange(1, 201).std(ddof=1) / 100.5)
+    assert "streams" not in data
     assert data["throughput_per_s"] == pytest.approx(2 * 1000 / 100.5)
 
 
@@ -77,7 +82,7 @@ def test_steady_calls_draw_no_warning() -> None:
     [
         ([samples(*[5] * 97, 11, 11, 11)], "p99 is 2.2 times the median"),
         ([samples(*[5] * 70, *[6] * 70)], "middle half of the calls covers 18% of the median"),
-        ([samples(*[5] * 100), samples(*[6] * 10)], "rounds' medians differ by 20%"),
+        ([samples(*[5] * 100), samples(*[6] * 10)], "rounds differ by 20%"),
         ([samples(*[5] * 60)], "p99 of 60 calls is their maximum"),
         ([samples(*[5] * 15)], "p95 of 15 calls is their maximum"),
     ],
@@ -86,6 +91,26 @@ def test_doubtful_figures_say_why(rounds: list[object], words: str) -> None:
     warnings = summarize(rounds, 1).warnings  # type: ignore[arg-type]
     assert len(warnings) == 1
     assert words in warnings[0]
+
+
+def test_pipelined_throughput_is_over_the_time_that_passed() -> None:
+    """Four requests of 8 images in flight, each 40 ms in the system, one done every 10 ms."""
+    record = summarize([samples(*[40] * 100, elapsed_ms=1000), samples(*[40] * 100, elapsed_ms=1050)], 8, streams=4)
+    assert record.throughput_per_s == pytest.approx(8 * 200 / 2.05)
+    assert record.round_throughputs_per_s == (pytest.approx(800), pytest.approx(800 / 1.05))
+    assert (record.mode, record.streams) == ("pipelined", 4)
+    assert record.median_ms == 40
+    assert record.cost_ms == pytest.approx(10.25)
+    assert record.to_dict()["streams"] == 4
+    assert record.warnings == ()
+
+
+def test_pipelined_rounds_that_drift_are_named_and_a_wide_spread_is_the_loads_own() -> None:
+    spread = [*[10] * 50, *[40] * 50]
+    assert summarize([samples(*spread, elapsed_ms=1000)], 1, streams=4).warnings == ()
+    drifting = [samples(*spread, elapsed_ms=1000), samples(*spread, elapsed_ms=1250)]
+    (warning,) = summarize(drifting, 1, streams=4).warnings
+    assert "rounds differ by 25%" in warning
 
 
 def test_one_call_is_enough_for_figures() -> None:
