@@ -81,10 +81,10 @@ def _print_int8(record: dict[str, Any]) -> None:
     """How INT8 was chosen, which layers hurt, and what folding is worth; all of it is in the report."""
     from rir_deploy.report.console import show
     from rir_deploy.report.schema import read_run
-    from rir_deploy.report.tables_int8 import candidates_table, layers_table, pairs_table
+    from rir_deploy.report.tables_int8 import candidates_table, pairs_table, ranking_table
 
     run = read_run(record)
-    tables = [table for graph in run.graphs for table in (candidates_table(graph), layers_table(graph, _LAYERS))]
+    tables = [table for graph in run.graphs for table in (candidates_table(graph), ranking_table(graph, _LAYERS))]
     for table in (*tables, pairs_table(run)):
         if table is not None:
             show(table)

@@ -9,7 +9,7 @@ from rir_deploy.cli import common
 
 if TYPE_CHECKING:
     from rir_deploy.pipeline.layers import LayerReport
-    from rir_deploy.pipeline.stages import Stage, Stages
+    from rir_deploy.pipeline.stage_table import Stage, Stages
     from rir_deploy.pipeline.verify import Verified
     from rir_deploy.verify.statistics import DropTest
 

@@ -122,6 +122,11 @@ def open_graph(path: Path, side: Side, dataset: Dataset, factory: str | None) ->
         model = load_onnx(folder / check_engine(folder).graph.name)
     else:
         raise UsageError(f"'{path}' shows no layers; name a checkpoint, an ONNX file or an engine")
+    return look_into(path, side, model, preprocessing)
+
+
+def look_into(path: Path, side: Side, model: ir.Model, preprocessing: Preprocessing) -> Opened:
+    """The same with the graph at hand."""
     half = any(value.dtype == ir.DataType.FLOAT16 for node in model.graph for value in node.outputs)
     prepared = prepare(simulate_fp16(model) if half else model)
     common.RemoveUnusedNodesPass()(prepared)  # what nobody reads is no layer

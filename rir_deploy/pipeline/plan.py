@@ -19,7 +19,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-_KEYS = ("checkpoint", "model", "precisions", "backends", "targets", "batch", "data", "bench")
+_KEYS = ("checkpoint", "model", "precisions", "backends", "targets", "batch", "stages", "data", "bench")
 _INT8_KEYS = ("sensitivity", "max_drop", "eval_data", "unfolded")
 _DATA_KEYS = ("train", "calibration", "test")
 _BENCH_KEYS = ("batches", "duration_s", "rounds", "threads")
@@ -46,6 +46,7 @@ class Plan:
         data: sources by part ("train", "calibration", "test"); what is left out is the recipe's own.
         backends: engines are built for those that are installed; one named here and not installed is refused.
         search: ranks the layers of each INT8 graph, and keeps some in float where it holds a budget; None does neither.
+        stages: every stage is held against PyTorch, and every graph layer by layer.
         unfolded: INT8 is made of the network as it was traced as well, and held against that of the folded one.
     """
 
@@ -59,6 +60,7 @@ class Plan:
     batch: BatchRange = BatchRange()
     search: SearchRequest | None = SearchRequest()
     unfolded: bool = True
+    stages: bool = True
     bench: BenchPlan = BenchPlan()
 
 
@@ -99,8 +101,8 @@ def _plan(data: dict[str, Any], folder: Path) -> Plan:
         if len(sizes) != 3:
             raise InputError("batch must be [min, opt, max]")
         plan = replace(plan, batch=BatchRange(*sizes))
-    if "unfolded" in data:
-        plan = replace(plan, unfolded=as_switch(data["unfolded"], "unfolded"))
+    switches = {key: as_switch(data[key], key) for key in ("unfolded", "stages") if key in data}
+    plan = replace(plan, **switches)
     if "data" in data:
         table = check_table(data["data"], "data", (), _DATA_KEYS)
         plan = replace(plan, data={key: _local(as_text(value, key), folder) for key, value in table.items()})

@@ -14,7 +14,9 @@ from rir_deploy.pipeline.matrix import EngineSpec, GraphSpec, engines_of, graphs
 from rir_deploy.pipeline.plan import Plan
 from rir_deploy.pipeline.progress import Progress, silent
 from rir_deploy.pipeline.run_engines import make_comparison, make_engine, time_engines
+from rir_deploy.pipeline.run_flips import make_pictures
 from rir_deploy.pipeline.run_graphs import make_graph
+from rir_deploy.pipeline.run_stages import compare_run
 from rir_deploy.pipeline.run_steps import RunSteps
 from rir_deploy.report.schema import SCHEMA
 
@@ -64,6 +66,8 @@ def _everything(run: RunSteps) -> dict[str, Any]:
         "calibration": run.calibration() if set(run.plan.precisions) - {"fp32"} else None,
         "engines": engines,
         "unfolded": traced,
+        "pictures": make_pictures(run, [*engines, *compared]),
+        **compare_run(run, checkpoint, graphs, engines, kept_trace=traced is not None),
         "bench": time_engines(run, checkpoint, timed),
         "files": run.folder.files(),
     }

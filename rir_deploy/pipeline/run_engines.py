@@ -10,6 +10,7 @@ from rir_deploy.engines import get_backend
 from rir_deploy.pipeline.bench import BenchRequest, bench_files
 from rir_deploy.pipeline.build import BuildRequest, build_engine
 from rir_deploy.pipeline.matrix import EngineSpec, reason_of, rebuild_command, targets_of
+from rir_deploy.pipeline.run_flips import FLIPS, with_flips
 from rir_deploy.pipeline.run_steps import RunSteps
 from rir_deploy.pipeline.sides import runnable
 from rir_deploy.pipeline.verify import VerifyRequest, verify_files
@@ -98,8 +99,9 @@ def _verified(run: RunSteps, name: str, candidate: str, checks: Record, checkpoi
         **checks,
         "data": run.dataset("test").source.fingerprint(),
         "checkpoint": sha256_file(checkpoint),
+        "flips": FLIPS,
     }
-    return run.step(name, inputs, [], lambda: run.local(verify_files(request, run.progress).to_dict()))
+    return run.step(name, inputs, [], lambda: run.local(with_flips(verify_files(request, run.progress))))
 
 
 def time_engines(run: RunSteps, checkpoint: Path, names: list[str]) -> Record | None:

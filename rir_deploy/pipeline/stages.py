@@ -16,27 +16,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from rir_deploy.artifacts import sha256_file
-from rir_deploy.data.dataset import Dataset
 from rir_deploy.errors import InputError, UsageError
 from rir_deploy.export import ExportOptions, export
 from rir_deploy.onnx_file import load_onnx, read_provenance, save_onnx
 from rir_deploy.pipeline.checkpoints import load_module
 from rir_deploy.pipeline.progress import Progress, silent
 from rir_deploy.pipeline.run import RUN_NAME
-from rir_deploy.pipeline.sides import Side, open_side
-from rir_deploy.pipeline.sources import image_batches, open_dataset
+from rir_deploy.pipeline.sources import open_dataset
+from rir_deploy.pipeline.stage_table import FOLDED, FOLDED_FILE, PYTORCH, TRACED, Made, Stages, compare_stages, graph_stage
 from rir_deploy.recipe import Recipe
 from rir_deploy.report.schema import Run, read_run
-from rir_deploy.report.schema_engine import Engine
-from rir_deploy.verify import GATES, Gate, VerifyResult, verify
-
-Logits = NDArray[np.floating]
-PYTORCH, TRACED, FOLDED = "PyTorch", "traced ONNX", "folded ONNX"
-FOLDED_FILE = "graphs/fp32.onnx"
 
 
 @dataclass(frozen=True)
@@ -49,62 +39,6 @@ class StagesRequest:
     factory: str | None = None
     batch: int = 32
     threads: int | None = None
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage: ``against`` compares it with PyTorch, ``parent`` with the stage ``made_from``; PyTorch has neither."""
-
-    name: str
-    made_from: str | None
-    side: dict[str, object]
-    against: VerifyResult | None
-    parent: VerifyResult | None
-
-    def to_dict(self) -> dict[str, object]:
-        results = {"against_pytorch": self.against, "against_parent": self.parent}
-        return {"name": self.name, "made_from": self.made_from, **self.side} | {
-            key: None if result is None else _figures(result) for key, result in results.items()
-        }
-
-
-@dataclass(frozen=True)
-class Stages:
-    """All stages of a run, each after the one it was made from."""
-
-    rows: tuple[Stage, ...]
-    top1: float | None
-    images: int
-    data: str
-    recipe: str
-
-    @property
-    def failures(self) -> tuple[str, ...]:
-        return tuple(f"{row.name}: {text}" for row in self.rows if row.against for text in row.against.failures)
-
-    @property
-    def worst(self) -> Stage | None:
-        """The stage at which the most top-1 is lost to the stage before; None where none loses any."""
-        lossy = [(row.parent.accuracy.top1_drop or 0.0, row) for row in self.rows if row.parent is not None]
-        drop, stage = max(lossy, key=lambda pair: pair[0], default=(0.0, None))
-        return stage if drop > 0 else None
-
-    def to_dict(self) -> dict[str, object]:
-        return {
-            "passed": not self.failures,
-            "failures": list(self.failures),
-            "images": self.images,
-            "data": self.data,
-            "recipe": self.recipe,
-            "top1": self.top1,
-            "largest_loss_at": None if self.worst is None else self.worst.name,
-            "stages": [row.to_dict() for row in self.rows],
-        }
-
-
-def _figures(result: VerifyResult) -> dict[str, object]:
-    """Without the flips, which are those of `verify` on the two stages."""
-    return {key: value for key, value in result.to_dict().items() if key != "flips"}
 
 
 def is_run(path: Path) -> bool:
@@ -125,67 +59,39 @@ def verify_stages(request: StagesRequest, progress: Progress = silent) -> Stages
     _check_graphs(request.run, run)
     recipe = _recipe(request.run)
     dataset = open_dataset(request.data or run.data, recipe, "test")
-    logits: dict[str, Logits] = {}
-    rows = []
     with _sides(request, run, checkpoint, recipe) as sides:
-        for name, made_from, path in sides:
-            with open_side(path, model=request.factory, threads=request.threads, simulate=True) as side:
-                logits[name] = _answers(side, dataset, request.batch, name, progress)
-                rows.append(_stage(name, made_from, side, logits, dataset.labels))
-    return Stages(tuple(rows), _top1(logits[PYTORCH], dataset.labels), len(dataset), dataset.source.name, recipe.name)
-
-
-def _stage(
-    name: str, made_from: str | None, side: Side, logits: dict[str, Logits], labels: NDArray[np.int64] | None
-) -> Stage:
-    if made_from is None:
-        return Stage(name, None, side.to_dict(), None, None)
-    gate = GATES[side.precision]
-    against, parent = (_compare(logits[other], logits[name], labels, gate) for other in (PYTORCH, made_from))
-    return Stage(name, made_from, side.to_dict(), against, parent)
-
-
-def _compare(reference: Logits, candidate: Logits, labels: NDArray[np.int64] | None, gate: Gate) -> VerifyResult:
-    """All images as one batch, whose answers are known."""
-    return verify([(np.empty(0, np.uint8), labels)], lambda _: reference, lambda _: candidate, gate)
-
-
-def _answers(side: Side, dataset: Dataset, batch: int, name: str, progress: Progress) -> Logits:
-    low, high = side.batch
-    size = max(low, min(batch, high))
-    if 0 < len(dataset) % size < low:
-        raise InputError(f"{len(dataset)} images do not divide into batches of {size}, of which {name} takes no fewer")
-    run = side.make_runner(dataset.preprocessing)
-    return np.concatenate([run(images) for images, _ in image_batches(dataset, size, label=name, progress=progress)])
-
-
-def _top1(logits: Logits, labels: NDArray[np.int64] | None) -> float | None:
-    return None if labels is None else float((logits.reshape(len(logits), -1).argmax(axis=1) == labels).mean())
+        return compare_stages(
+            sides,
+            dataset,
+            recipe.name,
+            factory=request.factory,
+            batch=request.batch,
+            threads=request.threads,
+            progress=progress,
+        )
 
 
 @contextmanager
-def _sides(
-    request: StagesRequest, run: Run, checkpoint: Path, recipe: Recipe
-) -> Iterator[list[tuple[str, str | None, Path]]]:
-    """(name, what it was made from, path) of every stage."""
+def _sides(request: StagesRequest, run: Run, checkpoint: Path, recipe: Recipe) -> Iterator[list[Made]]:
+    """Every stage of the run."""
     module = load_module(checkpoint, request.factory).module
     with tempfile.TemporaryDirectory() as temporary:
         traced = Path(temporary) / "traced.onnx"
         save_onnx(export(module, ExportOptions(recipe.preprocessing.input_shape)), traced, force=False)
         yield [
-            (PYTORCH, None, checkpoint),
-            (TRACED, PYTORCH, traced),
-            (FOLDED, TRACED, request.run / FOLDED_FILE),
-            *((f"{one.name} ONNX", FOLDED, request.run / one.file) for one in run.graphs if one.file != FOLDED_FILE),
-            *((one.name, _graph_of(one), request.run / "engines" / one.name) for one in run.engines),
+            Made(PYTORCH, None, checkpoint),
+            Made(TRACED, PYTORCH, traced),
+            Made(FOLDED, TRACED, request.run / FOLDED_FILE),
+            *(
+                Made(graph_stage(one.precision, one.flavour), FOLDED, request.run / one.file)
+                for one in run.graphs
+                if one.file != FOLDED_FILE
+            ),
+            *(
+                Made(one.name, graph_stage(one.precision, one.flavour), request.run / "engines" / one.name)
+                for one in run.engines
+            ),
         ]
-
-
-def _graph_of(engine: Engine) -> str:
-    """The graph that an engine was built from."""
-    if engine.precision == "fp32":
-        return FOLDED
-    return f"{engine.precision}-{engine.flavour} ONNX" if engine.flavour else f"{engine.precision} ONNX"
 
 
 def _read(folder: Path) -> Run:

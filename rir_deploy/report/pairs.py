@@ -18,7 +18,7 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from rir_deploy.report.schema import Run
-from rir_deploy.report.schema_engine import Engine, Verify
+from rir_deploy.report.schema_engine import SYNCHRONOUS, Engine, Verify
 from rir_deploy.report.schema_graph import Graph
 
 Winner = Literal["folded", "unfolded", "level"]
@@ -95,7 +95,10 @@ def _medians(run: Run, engine: Engine) -> dict[int, float]:
     return {
         one.batch: one.latency_ms.median
         for one in results
-        if one.latency_ms is not None and PurePosixPath(one.engine).name == engine.name
+        if one.latency_ms is not None
+        and one.mode == SYNCHRONOUS
+        and (one.streams or 1) == 1
+        and PurePosixPath(one.engine).name == engine.name
     }
 
 

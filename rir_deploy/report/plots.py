@@ -1,4 +1,4 @@
-"""Plots on the model and the engines: what the fold did, sizes, accuracy."""
+"""Plots on the model and the engines: what the fold did, sizes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rir_deploy.report import text
-from rir_deploy.report.rows import Row, bar, dot, row_axes, span, tracks
+from rir_deploy.report.rows import Row, bar, row_axes
 from rir_deploy.report.schema import Fold, Run
-from rir_deploy.report.schema_engine import Engine, Verify
 from rir_deploy.report.svg import drawing, to_svg
 
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -71,40 +70,6 @@ def size_plot(run: Run) -> Plot | None:
             bar(axes, index, size, precision)
         svg = to_svg(figure, "Sizes of graphs and engines: " + read_out(rows))
     return Plot("Size of graphs and engines", svg, precision_keys([precision for _, precision, _ in sizes], "■"))
-
-
-def accuracy_plot(engines: Sequence[Engine]) -> Plot | None:
-    """Top-1 of each engine beside that of its reference; None where no images were labelled."""
-    shown = [(engine, engine.verify) for engine in engines if engine.verify is not None]
-    pairs = [
-        (engine, verify, 100 * verify.reference.top1, 100 * verify.candidate.top1)
-        for engine, verify in shown
-        if verify.reference.top1 is not None and verify.candidate.top1 is not None
-    ]
-    if not pairs:
-        return None
-    rows = [_accuracy_row(engine, verify) for engine, verify, _, _ in pairs]
-    values = [value for _, _, *both in pairs for value in both]
-    margin = max(0.15 * (max(values) - min(values)), 0.2)
-    with drawing("accuracy"):
-        figure, axes = row_axes(rows, axis=True)
-        axes.set_xlim(min(values) - margin, min(max(values) + margin, 100))
-        tracks(axes, len(rows))
-        for index, (engine, _, reference, candidate) in enumerate(pairs):
-            span(axes, index, reference, candidate, engine.precision)
-            dot(axes, index, reference, "ink", hollow=True)
-            dot(axes, index, candidate, engine.precision)
-        axes.locator_params(axis="x", nbins=5)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g} %")
-        svg = to_svg(figure, "Top-1 of the reference and of each engine: " + read_out(rows))
-    legend = (Key("ink", "○", "reference"), *precision_keys([engine.precision for engine, *_ in pairs], "●"))
-    return Plot("Top-1 accuracy (the axis does not begin at zero)", svg, legend)
-
-
-def _accuracy_row(engine: Engine, verify: Verify) -> Row:
-    label = " (simulation)" if verify.simulation else ""
-    reference, candidate = (text.percent(side.top1) for side in (verify.reference, verify.candidate))
-    return Row(f"{engine.name}{label}", f"{reference.removesuffix(' %')} → {candidate}")
 
 
 def read_out(rows: Sequence[Row]) -> str:

@@ -3,10 +3,11 @@
 A field with a default may be missing; keys that no field has are passed over. The types a field may have:
 
 1. ``str``, ``bool``, ``int``, ``float`` (which takes whole numbers too), ``object`` (anything that JSON holds);
-2. ``Annotated`` numbers with `Bounds`;
+2. ``Annotated`` numbers with `Bounds`, texts with a `Form`;
 3. ``Literal`` words, one of which it must be;
 4. ``X | None``; where X is a number, NaN and infinity are read as None, since JSON has no words for them;
-5. ``tuple[X, ...]`` (a JSON list), ``dict[str, X]`` (a JSON object), and other records.
+5. ``tuple[X, ...]`` (a JSON list), ``tuple[X, X]`` (one of that length), ``dict[str, X]`` (a JSON object), and other
+   records.
 """
 
 from __future__ import annotations
@@ -36,14 +37,34 @@ class Bounds:
     low: float = -math.inf
     high: float = math.inf
 
+    def holds(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
     def __str__(self) -> str:
         return f"at least {self.low:g}" if self.high == math.inf else f"{self.low:g} to {self.high:g}"
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a text has to look like, as a regular expression for all of it and in words."""
+
+    pattern: str
+    words: str
+
+    def holds(self, value: str) -> bool:
+        return re.fullmatch(self.pattern, value) is not None
+
+    def __str__(self) -> str:
+        return self.words
 
 
 Count = Annotated[int, Bounds(0)]
 Size = Annotated[int, Bounds(1)]
 Amount = Annotated[float, Bounds(0)]
 Share = Annotated[float, Bounds(0, 1)]
+# The signature of a PNG file in base64, and nothing that could end an attribute.
+Picture = Annotated[str, Form("iVBORw0KGgo[A-Za-z0-9+/]*={0,2}", "a PNG image in base64")]
+Number = Annotated[str, Form("[0-9]{1,18}", "a number")]
 
 
 def read_record(kind: type[Record], data: object, source: str) -> Record:
@@ -81,7 +102,7 @@ def _read(kind: Any, data: object, at: str) -> Any:
         missing = data is None or (isinstance(data, float) and not math.isfinite(data))
         return None if missing else _read(inner[0], data, at)
     if origin is Annotated:
-        return _bounded(_read(inner[0], data, at), inner[1], at)
+        return _ruled(_read(inner[0], data, at), inner[1], at)
     if origin is Literal:
         if data not in inner:
             raise _wrong(at, " or ".join(f"'{word}'" for word in inner), data)
@@ -89,11 +110,13 @@ def _read(kind: Any, data: object, at: str) -> Any:
     if origin is tuple:
         if not isinstance(data, list | tuple):
             raise _wrong(at, "a list", data)
+        if inner[-1] is not Ellipsis and len(data) != len(inner):
+            raise _wrong(at, f"a list of {len(inner)}", list(data))
         return tuple(_read(inner[0], item, f"{at}[{index}]") for index, item in enumerate(data))
     if origin is dict:
         if not isinstance(data, Mapping):
             raise _wrong(at, "an object", data)
-        return {clean(str(key)): _read(inner[1], item, f"{at}.{key}") for key, item in data.items()}
+        return {_read(inner[0], str(key), at): _read(inner[1], item, f"{at}.{key}") for key, item in data.items()}
     return _scalar(kind, data, at)
 
 
@@ -111,9 +134,10 @@ def _scalar(kind: Any, data: object, at: str) -> object:
     raise _wrong(at, _WORDS[kind], data)
 
 
-def _bounded(value: float, bounds: Bounds, at: str) -> float:
-    if not bounds.low <= value <= bounds.high:
-        raise InputError(f"'{clean(at)}' must be {bounds}, not {value:g}")
+def _ruled(value: Any, rule: Bounds | Form, at: str) -> Any:
+    if not rule.holds(value):
+        found = clean(repr(value[:40])) if isinstance(value, str) else f"{value:g}"
+        raise InputError(f"'{clean(at)}' must be {rule}, not {found}")
     return value
 
 

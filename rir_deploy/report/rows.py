@@ -99,8 +99,9 @@ def tick(axes: Axes, index: int, value: float, role: str) -> None:
     axes.plot((value, value), (y - 0.13, y + 0.13), color=paint(role), lw=1.4, clip_on=False)
 
 
-def scale(axes: Axes, values: Sequence[float], which: str = "x") -> bool:
-    """Fit an axis to ``values``: from zero, or logarithmic with ticks at 1, 2, 5 where they are far apart.
+def scale(axes: Axes, values: Sequence[float], which: str = "x", *, share: bool = False) -> bool:
+    """Fit an axis to ``values``: from zero, or logarithmic with ticks at 1, 2, 5 where they are far apart. ``share``:
+    they are shares, written in per cent.
 
     Returns:
         Whether it is logarithmic.
@@ -119,7 +120,8 @@ def scale(axes: Axes, values: Sequence[float], which: str = "x") -> bool:
     else:
         limits(0, high * 1.04)
         part.set_major_locator(MaxNLocator(5))
-    part.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    words = (lambda value, _: f"{100 * value:g} %") if share else (lambda value, _: f"{value:,g}")
+    part.set_major_formatter(FuncFormatter(words))
     return logarithmic
 
 

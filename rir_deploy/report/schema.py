@@ -1,4 +1,4 @@
-"""The record of a run, ``run.json``, schema 2: everything that the report shows, and nothing else is read.
+"""The record of a run, ``run.json``, schema 3: everything that the report shows, and nothing else is read.
 
     run.json ─ machine      where it ran
              ─ model        the checkpoint it began with
@@ -7,6 +7,10 @@
              ─ calibration  the images that gave the INT8 ranges; null where nothing was calibrated
              ─ engines      what was built from the graphs, each with its parity proof
              ─ unfolded     graphs and engines of the network as it was traced, in INT8, to compare with; or null
+             ─ pictures     the images of the flips that the proofs list, as far as they are small
+             ─ stages       every stage against PyTorch and against the one before; null where it was left out
+             ─ layers       every graph against the checkpoint, layer by layer; or null
+             ─ block        one block before the fold and after it; null where there is none to draw
              ─ bench        the latency of the engines; null where it was not measured
              ─ files        every file with its hash and the hashes of what it was made from
 
@@ -21,11 +25,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rir_deploy.errors import InputError
-from rir_deploy.report.reader import Amount, Count, Share, Size, read_record
+from rir_deploy.report.reader import Amount, Count, Number, Picture, Share, Size, read_record
 from rir_deploy.report.schema_engine import Bench, Engine, Kept, Machine
 from rir_deploy.report.schema_graph import Graph
+from rir_deploy.report.schema_stage import Block, LayerErrors, Stages
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,9 @@ class File:
 
 @dataclass(frozen=True)
 class Run:
-    """The whole record. ``passed`` is the run's own verdict; ``data`` names the images of the parity proof."""
+    """The whole record. ``passed`` is the run's own verdict; ``data`` names the images of the parity proof;
+    ``pictures`` are PNG in base64, by an image's place in the data.
+    """
 
     schema: Size
     tool: str
@@ -137,6 +144,10 @@ class Run:
     calibration: Calibration | None
     engines: tuple[Engine, ...]
     unfolded: Unfolded | None
+    pictures: dict[Number, Picture]
+    stages: Stages | None
+    layers: tuple[LayerErrors, ...] | None
+    block: Block | None
     bench: Bench | None
     files: tuple[File, ...]
 

@@ -7,6 +7,9 @@ from typing import Literal
 
 from rir_deploy.report.reader import Amount, Count, Share, Size
 
+# One request after another.
+SYNCHRONOUS = "synchronous"
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -51,11 +54,47 @@ class GateBounds:
 
 
 @dataclass(frozen=True)
+class Drop:
+    """What can be said of the drop of top-1, in points.
+
+    ``lost`` and ``gained`` are the images that the reference alone, or the engine alone, has right. ``interval`` is the
+    paired 95 % interval, ``mcnemar_p`` McNemar's exact p; ``images_needed`` would decide for the engine, None where it
+    is decided or no number would.
+    """
+
+    lost: Count
+    gained: Count
+    interval: tuple[float, float]
+    mcnemar_p: Share
+    margin: Amount
+    verdict: Literal["non-inferior", "inferior", "undecided"]
+    images_needed: Count | None
+
+
+@dataclass(frozen=True)
+class Flip:
+    """An image, by its place in the data, that the two sides do not call the same; classes by name.
+
+    ``label`` is None without labels, ``candidate`` and its margin where the engine's answer is not finite. A margin is
+    how far the logit of the prediction is over the next one.
+    """
+
+    image: Count
+    name: str
+    label: str | None
+    reference: str
+    candidate: str | None
+    reference_margin: Amount | None
+    candidate_margin: Amount | None
+
+
+@dataclass(frozen=True)
 class Verify:
     """A parity proof.
 
     ``simulation``: the engine's graph ran in its place. ``sqnr_db`` is None where the outputs are equal, the errors
-    where they are not finite.
+    where they are not finite. ``drop`` is None without labels; ``flips`` are some of the ``flipped``, those that the
+    reference was surest of.
     """
 
     passed: bool
@@ -70,6 +109,9 @@ class Verify:
     mean_abs_error: Amount | None
     sqnr_db: float | None
     gate: GateBounds
+    drop: Drop | None
+    flipped: Count
+    flips: tuple[Flip, ...]
 
 
 @dataclass(frozen=True)
@@ -108,13 +150,16 @@ class Latency:
     p90: Amount
     p95: Amount
     p99: Amount
+    min: Amount | None = None
+    max: Amount | None = None
 
 
 @dataclass(frozen=True)
 class BenchResult:
     """An engine at one batch size; ``latency_ms`` is None where it was not run, and ``reason`` says why.
 
-    ``speedup`` is by the median, over the first row of the same batch size that ran.
+    ``speedup`` is by the median, over the first row of the same batch size that ran. ``mode`` is how the calls follow
+    one another; what was not measured is None.
     """
 
     engine: str
@@ -127,6 +172,11 @@ class BenchResult:
     reason: str = ""
     speedup: Amount | None = None
     warnings: tuple[str, ...] = ()
+    mode: str = SYNCHRONOUS
+    streams: Size | None = None
+    load_ms: Amount | None = None
+    first_inference_ms: Amount | None = None
+    peak_memory_mb: Amount | None = None
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from rir_deploy.report import text
 from rir_deploy.report.pairs import find_pairs
 from rir_deploy.report.schema import Run
-from rir_deploy.report.schema_engine import Bench, BenchResult, Engine, Verify
-from rir_deploy.report.tables_bench import is_eager, labels
+from rir_deploy.report.schema_engine import SYNCHRONOUS, Bench, BenchResult, Engine, Verify
+from rir_deploy.report.tables_bench import is_eager, key_of, labels
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def summarize(run: Run) -> Summary:
     check = run.export.check
     passed = run.passed and not failed and (check is None or check.passed)
     fastest = None if run.bench is None else _fastest(run.bench)
-    figures = (_parity(run), _fold(run), _drop(run), _smallest(run), fastest, _folding(run))
+    figures = (_parity(run), _fold(run), _drop(run), _proven(run), _smallest(run), fastest, _folding(run))
     return Summary(passed, _sentence(run, failed, passed), tuple(figure for figure in figures if figure is not None))
 
 
@@ -87,6 +87,17 @@ def _drop(run: Run) -> KeyFigure | None:
     return KeyFigure("Largest top-1 drop", f"{text.points(drop)} points", f"{engine.name}: {_accuracies(verify)}")
 
 
+def _proven(run: Run) -> KeyFigure | None:
+    """Engines whose true drop of top-1 is under the margin, as far as 95 % intervals tell."""
+    drops = [one.verify.drop for one in run.engines if one.verify is not None and one.verify.drop is not None]
+    if not drops:
+        return None
+    found = {verdict: sum(drop.verdict == verdict for drop in drops) for verdict in ("undecided", "inferior")}
+    notes = [f"{count} {verdict}" for verdict, count in found.items() if count]
+    proven = len(drops) - sum(found.values())
+    return KeyFigure("Non-inferior in top-1", f"{proven} of {text.plural(len(drops), 'engine')}", "; ".join(notes))
+
+
 def _accuracies(verify: Verify) -> str:
     label = " (simulation)" if verify.simulation else ""
     return f"{text.percent(verify.reference.top1)} → {text.percent(verify.candidate.top1)}{label}"
@@ -102,7 +113,11 @@ def _smallest(run: Run) -> KeyFigure | None:
 
 def _fastest(bench: Bench) -> KeyFigure | None:
     """The fastest engine at the smallest batch size, against PyTorch eager where that was timed."""
-    rows = [(result.latency_ms.median, result) for result in bench.results if result.latency_ms is not None]
+    rows = [
+        (result.latency_ms.median, result)
+        for result in bench.results
+        if result.latency_ms is not None and result.mode == SYNCHRONOUS
+    ]
     rows = [row for row in rows if row[1].batch == min(result.batch for _, result in rows)]
     engines = [row for row in rows if not is_eager(row[1])]
     if not engines:
@@ -131,8 +146,8 @@ def _folding(run: Run) -> KeyFigure | None:
 
 def _against(bench: Bench, result: BenchResult, median: float, eager: list[tuple[float, BenchResult]]) -> str:
     names = labels(bench)
-    name = names[result.engine, result.backend]
+    name = names[key_of(result)]
     if not eager or not median:
         return name
     slower, other = min(eager, key=lambda row: row[0])
-    return f"{name}: {text.number(slower / median, 1)}× {names[other.engine, other.backend]}"
+    return f"{name}: {text.number(slower / median, 1)}× {names[key_of(other)]}"

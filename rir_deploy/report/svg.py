@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SERIES = 6
-# What is drawn: text, secondary text, lines, the fold's before and after, one colour a precision, one a series.
+# What is drawn: text, secondary text, lines, the fold's before and after, one colour a precision, what is wrong, the
+# ground of a box, one colour a series.
 PAINTS = (
     "ink",
     "soft",
@@ -29,6 +30,8 @@ PAINTS = (
     "fp16",
     "int8",
     "other",
+    "bad",
+    "card",
     *(f"series{index}" for index in range(SERIES)),
 )
 _PREFIX = "#0f0f"

@@ -30,7 +30,7 @@ class Column:
 class Table:
     """The first cell of a row names it. ``name`` is unique in the page.
 
-    A ``wide`` table becomes one card a row where the screen is narrow.
+    A ``wide`` table becomes one card a row where the screen is narrow; a ``folded`` one is shown when it is asked for.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     wide: bool = False
+    folded: bool = False
 
 
 def columns(*titles: str) -> tuple[Column, ...]:

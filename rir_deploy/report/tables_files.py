@@ -6,7 +6,7 @@ from rir_deploy.report import text
 from rir_deploy.report.schema import File, Run
 from rir_deploy.report.schema_engine import Bench
 from rir_deploy.report.table import Cell, Table, columns
-from rir_deploy.report.tables_bench import labels
+from rir_deploy.report.tables_bench import key_of, labels
 
 
 def files_table(files: tuple[File, ...]) -> Table:
@@ -86,6 +86,6 @@ def _absent_times(bench: Bench) -> list[tuple[str, str]]:
     batches: dict[tuple[str, str], list[str]] = {}
     for result in bench.results:
         if result.latency_ms is None:
-            key = (names[result.engine, result.backend], result.reason or result.status)
+            key = (names[key_of(result)], result.reason or result.status)
             batches.setdefault(key, []).append(str(result.batch))
     return [(f"latency of {name} at batch {', '.join(sizes)}", why) for (name, why), sizes in batches.items()]

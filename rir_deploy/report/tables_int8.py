@@ -33,8 +33,8 @@ def candidates_table(graph: Graph) -> Table | None:
     return Table(f"candidates-{graph.name}", caption, titles, cells)
 
 
-def layers_table(graph: Graph, limit: int) -> Table | None:
-    """The ``limit`` layers that hurt most when quantised alone; None where they were not ranked."""
+def ranking_table(graph: Graph, limit: int | None = None) -> Table | None:
+    """The ``limit`` layers that hurt most when quantised alone, or all; None where they were not ranked."""
     found = graph.sensitivity
     if found is None:
         return None
@@ -44,7 +44,7 @@ def layers_table(graph: Graph, limit: int) -> Table | None:
     )
     titles = columns("node", ">SQNR", "becomes", "computes")
     kept = f"; in float: {budget(found)}" if budget(found) else ""
-    return Table(f"layers-{graph.name}", f"{ranking_caption(graph.name, found)}{kept}", titles, rows, wide=True)
+    return Table(f"ranking-{graph.name}", f"{ranking_caption(graph.name, found)}{kept}", titles, rows, True, folded=True)
 
 
 def damage(layer: Layer) -> str:

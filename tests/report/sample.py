@@ -6,11 +6,14 @@ from typing import Any
 
 CHECKPOINT, FP32, INT8, FOREIGN = "ab" * 32, "cd" * 32, "ef" * 32, "0123456789abcdef" * 4
 
+# One grey pixel.
+PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
+
 
 def sample() -> dict[str, Any]:
     """Two engines that passed, one that failed to be run and was simulated, latency at two batch sizes."""
     return {
-        "schema": 2,
+        "schema": 3,
         "tool": "rir-deploy 0.1.0",
         "created": "2026-02-03T04:05:06+00:00",
         "passed": True,
@@ -36,6 +39,10 @@ def sample() -> dict[str, Any]:
         "calibration": {"data": "digits:train", "images": 512, "method": "minmax"},
         "engines": engines(),
         "unfolded": unfolded(),
+        "pictures": {"41": PICTURE},
+        "stages": stages(),
+        "layers": layers(),
+        "block": block(),
         "bench": bench(),
         "files": [
             {"path": "training/model.safetensors", "sha256": CHECKPOINT, "size_bytes": 79321, "parents": []},
@@ -152,7 +159,7 @@ def engines() -> list[dict[str, Any]]:
             **_engine("openvino-fp32", "openvino", "fp32", 116022, 0.13, proof(0.9919, -0.02, 3.814e-6, 130.12)),
             "reason": "it computes in BF16",
         },
-        _engine("openvino-int8", "openvino", "int8", 61234, 0.48, proof(0.9889, 0.28, 0.2146, 28.31)),
+        _engine("openvino-int8", "openvino", "int8", 61234, 0.48, flipped(proof(0.9889, 0.28, 0.2146, 28.31))),
         {
             **_engine("tensorrt-rtx-fp16", "tensorrt-rtx", "fp16", 2481234, 4.37, proof(0.9905, 0.12, 0.0171, 61.94)),
             "targets": ["sm86", "sm89"],
@@ -200,7 +207,128 @@ def proof(top1: float, drop: float, error: float, sqnr_db: float) -> dict[str, A
         "mean_abs_error": 6.32e-7,
         "sqnr_db": sqnr_db,
         "gate": {"precision": "int8", "min_agreement": 0.971, "max_top1_drop": 1.02, "atol": None, "rtol": 0.0003},
+        "drop": {
+            "lost": 3,
+            "gained": 2,
+            "interval": [drop - 0.91, drop + 1.13],
+            "mcnemar_p": 0.623,
+            "margin": 1.02,
+            "verdict": "non-inferior" if drop + 1.13 < 1.02 else "undecided",
+            "images_needed": None if drop + 1.13 < 1.02 else 1234,
+        },
+        "flipped": 0,
+        "flips": [],
     }
+
+
+def flipped(verify: dict[str, Any]) -> dict[str, Any]:
+    """Three images flipped, two of which are shown; one of them has no picture."""
+    return {**verify, "flipped": 3, "flips": [flip(41, "five", 2.347, 0.081), flip(97, None, 0.512, None)]}
+
+
+def flip(image: int, candidate: str | None, reference_margin: float, candidate_margin: float | None) -> dict[str, Any]:
+    return {
+        "image": image,
+        "name": f"digits/{image}",
+        "label": "eight",
+        "reference": "three",
+        "candidate": candidate,
+        "reference_margin": reference_margin,
+        "candidate_margin": candidate_margin,
+    }
+
+
+def stages() -> dict[str, Any]:
+    """The checkpoint, its trace, the fold and one engine, whose gate failed."""
+    return {
+        "images": 359,
+        "rows": [
+            _stage("PyTorch", None, 0.9917, None, None),
+            _stage("traced ONNX", "PyTorch", 0.9917, _against(0.0, 1.91e-6, 131.7), _against(0.0, 1.91e-6, 131.7)),
+            _stage("folded ONNX", "traced ONNX", 0.9889, _against(0.28, 0.0217, 47.3), _against(0.28, 0.0219, 46.9)),
+            {
+                **_stage("rtx-fp16", "folded ONNX", 0.9861, _against(0.56, None, None), _against(0.28, None, None)),
+                "simulation": True,
+            },
+        ],
+    }
+
+
+def _stage(name: str, made_from: str | None, top1: float, whole: Any, here: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "made_from": made_from,
+        "precision": "fp32",
+        "runs_on": "runtime 7.8.9",
+        "simulation": False,
+        "top1": top1,
+        "against_pytorch": whole,
+        "against_parent": here,
+    }
+
+
+def _against(drop: float, error: float | None, sqnr_db: float | None) -> dict[str, Any]:
+    return {
+        "passed": error is not None,
+        "failures": [] if error is not None else ["the outputs hold NaN"],
+        "agreement": 0.9944,
+        "top1_drop": drop,
+        "max_abs_error": error,
+        "sqnr_db": sqnr_db,
+    }
+
+
+def layers() -> list[dict[str, Any]]:
+    """Two graphs: one that is close all the way, one whose second layer is wrong by its own doing."""
+    close = [_error("stem/Conv", "stem", 133.1, "ok"), _error("mid/Conv", "layers.0", None, "ok")]
+    wrong = [
+        _error("stem/Conv", "stem", 46.2, "ok"),
+        _error("mid/Conv", "layers.0", 6.02, "diverges"),
+        _error("head/Gemm", None, 5.5, "follows"),
+    ]
+    return [
+        {"graph": "fp32", "images": 31, "note": "", "rows": close},
+        {"graph": "int8-cpu", "images": 31, "note": "", "rows": wrong},
+    ]
+
+
+def _error(node: str, block: str | None, sqnr_db: float | None, verdict: str) -> dict[str, Any]:
+    return {
+        "node": node,
+        "block": block,
+        "stream": "residual" if block else None,
+        "sqnr_db": sqnr_db,
+        "max_abs_error": 0.0 if sqnr_db is None else 0.0123,
+        "own_sqnr_db": sqnr_db,
+        "own_error": 0.0 if sqnr_db is None else 7.25 if verdict == "diverges" else 0.125,
+        "verdict": verdict,
+    }
+
+
+def block() -> dict[str, Any]:
+    """A block of two streams, and the convolution that it becomes."""
+    before = [
+        _node("r", "input", "r", None),
+        _node("t", "input", "t", None),
+        _node("rr", "Conv", "16 → 16, 3×3", "residual", "r"),
+        _node("tr", "Conv", "16 → 16, 3×3", "residual", "t"),
+        _node("tt", "Conv", "16 → 16, 3×3", "transient", "t"),
+        _node("sum", "Add", "", "residual", "rr", "tr"),
+        _node("shortcut", "Add", "", "residual", "sum", "r"),
+        _node("norm", "BatchNormalization", "", "residual", "shortcut"),
+        _node("norm out", "output", "norm", None, "norm"),
+        _node("tt out", "output", "tt", None, "tt"),
+    ]
+    after = [
+        _node("r+t", "input", "r+t", None),
+        _node("joined", "Conv", "32 → 32, 3×3", "residual+transient", "r+t"),
+        _node("joined out", "output", "joined", None, "joined"),
+    ]
+    return {"block": "layers.0", "before": before, "after": after}
+
+
+def _node(name: str, op: str, detail: str, stream: str | None, *inputs: str) -> dict[str, Any]:
+    return {"name": name, "op": op, "detail": detail, "stream": stream, "inputs": list(inputs)}
 
 
 def bench() -> dict[str, Any]:
@@ -229,7 +357,8 @@ def timed(
         "precision": precision,
         "batch": batch,
         "status": "ok",
-        "latency_ms": dict(zip(("median", "p90", "p95", "p99"), ms, strict=True)),
+        "latency_ms": dict(zip(("median", "p90", "p95", "p99"), ms, strict=True)) | {"max": 2 * ms[3]},
+        "load_ms": 17.31,
         "throughput_per_s": rate,
         "speedup": speedup,
         "warnings": ["wide spread"] if batch == 8 and backend == "pytorch" else [],

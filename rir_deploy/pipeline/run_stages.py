@@ -1,0 +1,113 @@
+"""Where a run's losses enter: every stage against PyTorch, every graph layer by layer, and a block as a picture."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rir_deploy.artifacts import sha256_file
+from rir_deploy.export import ExportOptions, export
+from rir_deploy.onnx_file import load_onnx, save_onnx
+from rir_deploy.pipeline.block_graph import block_graphs
+from rir_deploy.pipeline.checkpoints import load_module
+from rir_deploy.pipeline.layers import compare_layers, look_into, open_graph
+from rir_deploy.pipeline.matrix import GraphSpec
+from rir_deploy.pipeline.run_steps import RunSteps
+from rir_deploy.pipeline.sides import open_side
+from rir_deploy.pipeline.stage_table import (
+    FOLDED,
+    FOLDED_FILE,
+    PYTORCH,
+    TRACED,
+    Made,
+    Stages,
+    compare_stages,
+    graph_stage,
+)
+from rir_deploy.pipeline.views import open_views
+
+Record = dict[str, Any]
+_FIGURES = ("passed", "failures", "agreement", "top1_drop", "max_abs_error", "sqnr_db")
+_LAYER = ("node", "block", "stream", "sqnr_db", "max_abs_error", "own_sqnr_db", "own_error", "verdict")
+
+
+def compare_run(
+    run: RunSteps, checkpoint: Path, graphs: Sequence[Record], engines: Sequence[Record], *, kept_trace: bool
+) -> Record:
+    """The parts "stages", "layers" and "block" of the record; None each where the plan leaves them out.
+
+    ``kept_trace``: the run has the graph as it was traced; where it has not, the checkpoint is exported again.
+    """
+    if not run.plan.stages:
+        return {"stages": None, "layers": None, "block": None}
+    inputs = {
+        "checkpoint": sha256_file(checkpoint),
+        "data": run.dataset("test").source.fingerprint(),
+        "graphs": [[one["name"], one["sha256"]] for one in graphs],
+        "engines": [sorted(run.folder.steps[f"engine {one['name']}"].files.items()) for one in engines],
+        "can_run": [[one["name"], one["status"]] for one in engines],
+    }
+    return run.step("stages", inputs, [], lambda: run.local(_compare(run, checkpoint, graphs, engines, kept_trace)))
+
+
+def _compare(
+    run: RunSteps, checkpoint: Path, graphs: Sequence[Record], engines: Sequence[Record], kept_trace: bool
+) -> Record:
+    folder = run.folder.path
+    with tempfile.TemporaryDirectory() as temporary:
+        traced = folder / GraphSpec("fp32", folded=False).file
+        if not kept_trace:
+            traced = Path(temporary) / "traced.onnx"
+            shape = run.recipe.preprocessing.input_shape
+            save_onnx(export(load_module(checkpoint, run.plan.factory).module, ExportOptions(shape)), traced, force=True)
+        made = [
+            Made(PYTORCH, None, checkpoint),
+            Made(TRACED, PYTORCH, traced),
+            Made(FOLDED, TRACED, folder / FOLDED_FILE),
+            *(Made(_stage_of(one), FOLDED, folder / one["file"]) for one in graphs if one["file"] != FOLDED_FILE),
+            *(Made(one["name"], _stage_of(one), folder / "engines" / one["name"]) for one in engines),
+        ]
+        stages = compare_stages(
+            made, run.dataset("test"), run.recipe.name, factory=run.plan.factory, progress=run.progress
+        )
+        return {
+            "stages": _stages_record(stages),
+            "layers": _layers(run, checkpoint, traced, graphs),
+            "block": block_graphs(load_onnx(traced), load_onnx(folder / FOLDED_FILE)),
+        }
+
+
+def _stage_of(record: Record) -> str:
+    return graph_stage(record["precision"], record["flavour"])
+
+
+def _stages_record(stages: Stages) -> Record:
+    rows = []
+    for row in stages.rows:
+        whole = row.to_dict()
+        for key in ("against_pytorch", "against_parent"):
+            figures = whole[key]
+            assert figures is None or isinstance(figures, dict)
+            whole[key] = None if figures is None else {name: figures[name] for name in _FIGURES}
+        top1 = stages.top1 if row.against is None else row.against.accuracy.candidate_top1
+        keys = ("name", "made_from", "precision", "runs_on", "against_pytorch", "against_parent")
+        rows.append({**{key: whole[key] for key in keys}, "simulation": whole["simulation"] is not None, "top1": top1})
+    return {"images": stages.images, "rows": rows}
+
+
+def _layers(run: RunSteps, checkpoint: Path, traced: Path, graphs: Sequence[Record]) -> list[Record]:
+    """Every graph's feature maps against those of the trace."""
+    found, factory = [], run.plan.factory
+    with open_side(checkpoint, model=factory) as reference:
+        for one in graphs:
+            path = run.folder.path / one["file"]
+            with open_side(path) as side:
+                views = open_views(run.source("test"), run.plan.recipe, reference, side)
+                left = look_into(checkpoint, reference, load_onnx(traced), views.reference.preprocessing)
+                right = open_graph(path, side, views.candidate, factory)
+                report = compare_layers(left, right, views, one["precision"], run.progress)
+            rows = [{key: row[key] for key in _LAYER} for row in (layer.to_dict() for layer in report.rows)]
+            found.append({"graph": one["name"], "images": report.images, "note": report.note, "rows": rows})
+    return found
