@@ -11,6 +11,8 @@ from rir_deploy.errors import UsageError, unknown_name
 # One request at a time, as an application that waits for each answer sees it; several in flight, as a server does.
 SYNCHRONOUS, PIPELINED = "synchronous", "pipelined"
 MODES = (SYNCHRONOUS, PIPELINED)
+# As users choose them.
+MODE_CHOICES = {"latency": (SYNCHRONOUS,), "throughput": (PIPELINED,), "both": MODES}
 # Always reported; the defaults of trtexec.
 PERCENTILES = (90.0, 95.0, 99.0)
 MAX_MS = 600_000.0

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rir_deploy.bench.options import MODE_CHOICES, BenchOptions
 from rir_deploy.cli import common
 from rir_deploy.errors import GateError, UsageError
 
 if TYPE_CHECKING:
     from rir_deploy.bench.baseline import BaselineResult
     from rir_deploy.pipeline.bench import Benched
-
-# As users choose, and as the record says.
-_MODES = {"latency": ("synchronous",), "throughput": ("pipelined",), "both": ("synchronous", "pipelined")}
 
 
 def _batches(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[int, ...]:
@@ -46,7 +44,7 @@ def _share(_ctx: click.Context, _param: click.Parameter, value: str | None) -> f
 )
 @click.option(
     "--mode",
-    type=click.Choice(sorted(_MODES)),
+    type=click.Choice(sorted(MODE_CHOICES)),
     default="latency",
     show_default=True,
     help="One request after another, or several in flight.",
@@ -113,7 +111,6 @@ def command(
     Each engine is timed in processes of its own, the runtime's own copies included, preprocessing not. With --baseline,
     exit with 3 where a call takes longer by more than --max-regression.
     """
-    from rir_deploy.bench.options import BenchOptions
     from rir_deploy.engines.gpu_options import GpuOptions
     from rir_deploy.pipeline.bench import BenchRequest, bench_files
 
@@ -129,7 +126,7 @@ def command(
         percentiles=percentiles,
         batches=batches,
         threads=threads,
-        modes=_MODES[mode],
+        modes=MODE_CHOICES[mode],
         streams=streams,
     )
     allowed = 0.05 if max_regression is None else max_regression

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from rir_deploy.bench.options import MODE_CHOICES
 from rir_deploy.data.tables import as_integer, as_list, as_number, as_switch, as_text, check_table
 from rir_deploy.engines import BACKENDS
 from rir_deploy.engines.base import BatchRange
@@ -22,17 +23,19 @@ else:
 _KEYS = ("checkpoint", "model", "precisions", "backends", "targets", "batch", "stages", "data", "bench")
 _INT8_KEYS = ("sensitivity", "max_drop", "eval_data", "unfolded")
 _DATA_KEYS = ("train", "calibration", "test")
-_BENCH_KEYS = ("batches", "duration_s", "rounds", "threads")
+_BENCH_KEYS = ("batches", "duration_s", "rounds", "threads", "mode", "streams")
 
 
 @dataclass(frozen=True)
 class BenchPlan:
-    """``duration_s`` 0 leaves the timing out."""
+    """``duration_s`` 0 leaves the timing out. ``mode`` is one of `bench.options.MODE_CHOICES`."""
 
     batches: tuple[int, ...] = (1,)
     duration_s: float = 3.0
     rounds: int = 3
     threads: int | None = None
+    mode: str = "latency"
+    streams: int | None = None
 
 
 @dataclass(frozen=True)
@@ -129,12 +132,17 @@ def _search(data: dict[str, Any], folder: Path) -> SearchRequest | None:
 def _bench(table: dict[str, Any]) -> BenchPlan:
     default = BenchPlan()
     batches = [as_integer(x, "batches") for x in as_list(table.get("batches", list(default.batches)), "batches")]
-    threads = table.get("threads")
+    threads, streams = table.get("threads"), table.get("streams")
+    mode = as_text(table.get("mode", default.mode), "mode")
+    if mode not in MODE_CHOICES:
+        raise unknown_name("mode", mode, MODE_CHOICES)
     return BenchPlan(
         tuple(batches),
         as_number(table.get("duration_s", default.duration_s), "duration_s"),
         as_integer(table.get("rounds", default.rounds), "rounds"),
         None if threads is None else as_integer(threads, "threads"),
+        mode,
+        None if streams is None else as_integer(streams, "streams"),
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rir_deploy import __version__
 from rir_deploy.artifacts import sha256_file
-from rir_deploy.bench.options import BenchOptions
+from rir_deploy.bench.options import MODE_CHOICES, BenchOptions
 from rir_deploy.data.dataset import Dataset
 from rir_deploy.errors import InputError, UsageError
 from rir_deploy.pipeline.export import ExportRequest, export_file
@@ -128,7 +128,14 @@ class RunSteps:
         plan = self.plan.bench
         if plan.duration_s == 0:
             return None
-        return BenchOptions(duration_s=plan.duration_s, rounds=plan.rounds, batches=plan.batches, threads=plan.threads)
+        return BenchOptions(
+            duration_s=plan.duration_s,
+            rounds=plan.rounds,
+            batches=plan.batches,
+            threads=plan.threads,
+            modes=MODE_CHOICES[plan.mode],
+            streams=plan.streams,
+        )
 
     def step(
         self,

@@ -19,7 +19,7 @@ from rir_deploy.artifacts import sha256_file
 from rir_deploy.engines.base import Built
 from rir_deploy.errors import BackendError, InputError, UsageError
 from rir_deploy.pipeline.build import check_realized
-from rir_deploy.pipeline.plan import read_plan
+from rir_deploy.pipeline.plan import BenchPlan, read_plan
 from rir_deploy.pipeline.run import run_plan
 from rir_deploy.pipeline.sensitivity import SearchRequest
 from rir_deploy.pipeline.steps import RunFolder
@@ -215,6 +215,8 @@ def test_a_damaged_record_is_refused(tmp_path: Path) -> None:
         ("recipe = 'digits'\nbatch = [1, 2]", InputError, "min, opt, max"),
         ("recipe = 'digits'\nbatch = [4, 2, 8]", UsageError, "min <= opt <= max"),
         ("recipe = 'digits'\n[bench]\nduration = 1", InputError, "unknown key 'duration'"),
+        ("recipe = 'digits'\n[bench]\nmode = 'throughpt'", UsageError, "did you mean 'throughput'"),
+        ("recipe = 'digits'\n[bench]\nstreams = 'two'", InputError, "streams must be"),
         ("recipe = ", InputError, "not readable TOML"),
         ("recipe = 'digits'\nunfolded = 1", InputError, "unfolded must be true or false"),
         ("recipe = 'digits'\nsensitivity = 'yes'", InputError, "sensitivity must be true or false"),
@@ -233,10 +235,17 @@ def test_a_plan_that_is_wrong(text: str, error: type[Exception], words: str, tmp
     assert words in str(caught.value)
 
 
+def test_a_plan_says_how_engines_are_timed(tmp_path: Path) -> None:
+    path = tmp_path / "deploy.toml"
+    path.write_text("recipe = 'digits'\n[bench]\nmode = 'both'\nstreams = 4\nthreads = 2")
+    assert read_plan(path).bench == BenchPlan(threads=2, mode="both", streams=4)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"checkpoint": Path("missing.pt")}, "missing.pt"),
+        ({"bench": BenchPlan(streams=2)}, "choose the pipelined mode"),
         ({"checkpoint": Path("deploy.toml")}, "deploy.toml"),
         ({"data": {"test": "nowhere.zip"}}, "nowhere.zip"),
         ({"recipe": "cifar10"}, "--data"),
