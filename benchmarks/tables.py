@@ -25,7 +25,7 @@ def main() -> None:
         "## Latency of the full-size RiR\n",
         "Random weights, synchronous calls, each contender in processes of its own and in turns "
         f"({latency['settings']['rounds']} rounds; medians over all). `benchmarks/latency.py`. "
-        "Nothing here was run on a GPU.\n",
+        "Nothing here was run on a GPU. How to read it: [latency.md](latency.md).\n",
         latency_table(latency["rows"]),
         notes(latency["notes"]),
         "### What the fold gains\n",
