@@ -10,10 +10,15 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from rir_deploy.bench.board import Board, DeviceClock
+from rir_deploy.bench.conditions import Counters, Look, Watch, conditions_of
+from rir_deploy.bench.cpu import CpuClocks
+from rir_deploy.bench.gpu import GpuState
+from rir_deploy.bench.machine import Machine
 from rir_deploy.bench.options import BenchOptions
 from rir_deploy.engines.base import TensorSpec
 from rir_deploy.errors import BackendError, InputError, UsageError
-from rir_deploy.pipeline import bench_trial
+from rir_deploy.pipeline import bench, bench_trial
 from rir_deploy.pipeline.bench import BenchRequest, bench_files
 from rir_deploy.pipeline.bench_images import random_batch
 from tests.bench.records import document
@@ -162,6 +167,54 @@ def test_what_the_process_saw_is_a_warning_of_the_row(workers: FakeWorkers, pair
     assert "put aside 400 times a second" in aside
     assert "launching takes 1.900 ms and computing 2.000 ms; replay a CUDA graph with --cuda-graph" in bound
     assert row["gpu_ms"]["compute"] == {"min": 1, "mean": 2, "median": 2, "p90": 3, "p95": 3, "p99": 3, "max": 3}
+
+
+@pytest.fixture
+def hot_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with much to say, on which others ran as well."""
+    gpu = GpuState("L4", "sm89", "550.54", clock_mhz=2040, temperature_c=81, power_w=70.5)
+    machine = Machine(
+        "Linux 6.1",
+        "3.11",
+        "Imaginary 9000",
+        6,
+        16.0,
+        ("AVX2",),
+        (gpu.label,),
+        gpu.driver,
+        CpuClocks("powersave", 800, 3600, 1200, 3400, turbo=True, quota_cores=1.5),
+        (gpu,),
+        Board("MAXN", (DeviceClock("gpu", 918, 306, 918),), {"cpu": 60.0}, {"VDD_IN": 9.0}),
+    )
+    monkeypatch.setattr(bench, "read_machine", lambda: machine)
+    before = Counters(0, 0, 0, 0, 0, 0, 0, None)
+    after = Counters(10, 9, 1, 20, 4, 0, 0, None)
+    monkeypatch.setattr(Watch, "conditions", conditions_of(before, after, [Look(None, {}, {}, ())]))
+
+
+def test_the_machine_its_state_and_what_was_wrong_with_it(
+    workers: FakeWorkers, pair: tuple[Path, Path], hot_machine: None, rir: Runner
+) -> None:
+    ran = rir("bench", *pair)
+    assert ran.code == 0, ran.err
+    assert (
+        "clocks: CPU 3400 MHz, up to 3600 MHz, governor powersave, turbo on, quota 1.5 cores, power mode MAXN, "
+        "GPU 918 MHz, GPU 2040 MHz, 81 °C, 70 W"
+    ) in ran.out
+    for warning in (
+        "the CPU's clocks follow the load (governor powersave); for the timing run: sudo cpupower",
+        "the container may use 1.5 cores and 6 threads run",
+        "the GPU's clock is free to move from 306 to 918 MHz; for the timing run: sudo jetson_clocks",
+        "the hypervisor gave 5% of the CPU time to other machines; time on a host of your own",
+        "other processes took 25% of the CPU time; stop them and time again",
+    ):
+        assert f"warning: {warning}" in ran.out
+    data = rir("bench", *pair, "--json").json
+    assert data["machine"]["clocks"]["governor"] == "powersave"
+    assert data["machine"]["gpu_states"][0]["temperature_c"] == 81
+    assert data["machine"]["board"]["power_w"] == {"VDD_IN": 9}
+    assert (data["conditions"]["steal"], data["conditions"]["others"]) == (0.05, 0.25)
+    assert sum("the hypervisor" in note for note in data["notes"]) == 1
 
 
 def test_a_baseline_is_looked_at_before_anything_is_timed(
