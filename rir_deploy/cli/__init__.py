@@ -20,6 +20,7 @@ COMMANDS: dict[str, str] = {
     "verify": "rir_deploy.cli.verify",
     "bench": "rir_deploy.cli.bench",
     "report": "rir_deploy.cli.report",
+    "compare": "rir_deploy.cli.compare",
     "run": "rir_deploy.cli.run",
     "bundle": "rir_deploy.cli.bundle",
     "inspect": "rir_deploy.cli.inspect",

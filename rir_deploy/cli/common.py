@@ -56,6 +56,12 @@ class OutputPath(click.Path):
         return super().convert(value, param, ctx)
 
 
+markdown_option = click.option(
+    "--markdown", type=OutputPath(), metavar="FILE", help="Write it as GitHub-flavoured Markdown."
+)
+junit_option = click.option("--junit", type=OutputPath(), metavar="FILE", help="Write it as JUnit XML, for CI systems.")
+
+
 def output_option(what: str) -> Callable[[Function], Function]:
     return click.option("-o", "--output", required=True, type=OutputPath(), help=what)
 

@@ -9,24 +9,60 @@ import click
 from rir_deploy.cli import common
 
 
-@click.command("report", short_help="Write a run down as one HTML page.")
+@click.command("report", short_help="Write a run down: a page, Markdown, JUnit XML, or on the terminal.")
 @click.argument("run_dir", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=common.OutputPath(), help="The page. Default: report.html in RUN_DIR.")
+@click.option(
+    "-o",
+    "--output",
+    type=common.OutputPath(),
+    help="The page. Default: report.html in RUN_DIR, if nothing else is asked.",
+)
+@common.markdown_option
+@common.junit_option
+@click.option("--terminal", is_flag=True, help="Print all of it here.")
 @common.force_option
 @common.json_option
-def command(run_dir: Path, output: Path | None, force: bool, as_json: bool) -> None:
+def command(
+    run_dir: Path,
+    output: Path | None,
+    markdown: Path | None,
+    junit: Path | None,
+    terminal: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
     """Write the run in RUN_DIR down as one HTML page with plots, from its run.json alone.
 
-    The page needs no network and no other file. A run that failed is written down like any other: the exit code
-    speaks of the page.
+    The page needs no network and no other file. --markdown writes the same tables for a job's summary, --junit one test
+    case a check for a CI system. A run that failed is written down like any other: the exit code speaks of the files.
     """
-    from rir_deploy.report.write import write_report
+    from rir_deploy.report.outputs import check_outputs, write_run
+    from rir_deploy.report.summary import summarize
+    from rir_deploy.report.write import open_run, write_report
 
-    written = write_report(run_dir, output, force=force)
+    run = open_run(run_dir)
+    check_outputs({"-o": output, "--markdown": markdown, "--junit": junit}, force=force)
+    files = write_run(run, markdown, junit, force=force)
+    alone = output is None and (terminal or bool(files))
+    written = None if alone else write_report(run_dir, output, force=force)
+    summary = summarize(run)
     if as_json:
-        common.print_json(written.to_dict())
+        page = {} if written is None else written.to_dict()
+        common.print_json({"passed": summary.passed, "summary": summary.sentence, **page, **files})
         return
-    from rir_deploy.report.console import size
+    from rir_deploy.report.console import show, size
 
-    common.say(f"run {'passed' if written.passed else 'FAILED'}: {written.sentence}")
-    common.say(f"report: {written.path} ({size(written.size_bytes)})")
+    if terminal:
+        from rir_deploy.report.sections import sections
+
+        for section in sections(run):
+            common.say(f"\n{section.title.upper()}")
+            for doubt in section.doubts:
+                common.say(f"to be wary of: {doubt}")
+            for table in section.tables:
+                show(table)
+    common.say(f"run {'passed' if summary.passed else 'FAILED'}: {summary.sentence}")
+    if written is not None:
+        common.say(f"report: {written.path} ({size(written.size_bytes)})")
+    for kind, path in files.items():
+        common.say(f"{kind}: {path}")

@@ -18,8 +18,10 @@ _LAYERS = 10
 @click.command("run", short_help="Do all of it, by a plan, into one folder.")
 @click.argument("plan", metavar="DEPLOY.toml", type=click.Path(path_type=Path))
 @common.output_option("Folder of the run. A run that was interrupted continues in it.")
+@common.markdown_option
+@common.junit_option
 @common.json_option
-def command(plan: Path, output: Path, as_json: bool) -> int:
+def command(plan: Path, output: Path, markdown: Path | None, junit: Path | None, as_json: bool) -> int:
     """Export, fold, cast, quantise, build, verify, time and report, as DEPLOY.toml says.
 
     Every step is recorded with the hashes of what went in and what came out: the same command continues a run that was
@@ -27,10 +29,14 @@ def command(plan: Path, output: Path, as_json: bool) -> int:
     """
     from rir_deploy.pipeline.plan import read_plan
     from rir_deploy.pipeline.run import run_plan
+    from rir_deploy.report.outputs import write_run
+    from rir_deploy.report.schema import read_run
 
     chosen = read_plan(plan)
     with common.progress(as_json) as progress, training_bar(as_json) as on_step:
         record = run_plan(chosen, output, on_step=on_step, progress=progress)
+    # As all that a run makes, they are made anew each time.
+    write_run(read_run(record), markdown, junit, force=True)
     if as_json:
         common.print_json(record)
     else:

@@ -32,6 +32,8 @@ from rir_deploy.verify.limits import LIMITS, Limit
 
 # Images that are compared, and how many of them at once: all feature maps of three graphs are in memory.
 IMAGES, AT_ONCE = 32, 4
+# The blocks of what is between a graph and what it stands for.
+EDGES = EXPORT, RUNTIME = "export", "runtime"
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,8 @@ def compare_layers(
             else "no tensor between input and output is known by name or provenance in both"
         )
         note = f"the layers of the two graphs cannot be matched: {reason}"
-        return LayerReport(edges.rows("export", "runtime"), precision, batches.images, note)
-    rows = (*edges.rows("export"), *observed.believed(judge(comparisons, limit)), *edges.rows("runtime"))
+        return LayerReport(edges.rows(*EDGES), precision, batches.images, note)
+    rows = (*edges.rows(EXPORT), *observed.believed(judge(comparisons, limit)), *edges.rows(RUNTIME))
     return LayerReport(rows, precision, batches.images, "")
 
 
@@ -207,7 +209,7 @@ class _Edges:
     def __init__(self, reference: Opened, candidate: Opened, limit: Limit) -> None:
         self._compared: list[tuple[str, Opened, bool, Runner, LayerComparison]] = []
         for is_left, opened in ((True, reference), (False, candidate)):
-            block = "export" if opened.side.kind == "checkpoint" else "runtime"
+            block = EXPORT if opened.side.kind == "checkpoint" else RUNTIME
             output = opened.graph.graph.outputs[0]
             classes = output.shape[1] if output.shape is not None and isinstance(output.shape[1], int) else 0
             part = Part(0, classes, opened.side.runs_on, block, None)
@@ -219,7 +221,7 @@ class _Edges:
         for block, opened, is_left, run, comparison in self._compared:
             shown = run(images[0] if is_left else images[1])
             graph = (left if is_left else right)[str(opened.graph.graph.outputs[0].name)]
-            pair = (shown, graph) if block == "export" else (graph, shown)
+            pair = (shown, graph) if block == EXPORT else (graph, shown)
             comparison.update(pair[0], pair[1], pair[1])
 
     def rows(self, *blocks: str) -> tuple[LayerRow, ...]:

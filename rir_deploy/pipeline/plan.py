@@ -104,8 +104,10 @@ def _plan(data: dict[str, Any], folder: Path) -> Plan:
         if len(sizes) != 3:
             raise InputError("batch must be [min, opt, max]")
         plan = replace(plan, batch=BatchRange(*sizes))
-    switches = {key: as_switch(data[key], key) for key in ("unfolded", "stages") if key in data}
-    plan = replace(plan, **switches)
+    if "unfolded" in data:
+        plan = replace(plan, unfolded=as_switch(data["unfolded"], "unfolded"))
+    if "stages" in data:
+        plan = replace(plan, stages=as_switch(data["stages"], "stages"))
     if "data" in data:
         table = check_table(data["data"], "data", (), _DATA_KEYS)
         plan = replace(plan, data={key: _local(as_text(value, key), folder) for key, value in table.items()})

@@ -12,7 +12,7 @@ from rir_deploy.export import ExportOptions, export
 from rir_deploy.onnx_file import load_onnx, save_onnx
 from rir_deploy.pipeline.block_graph import block_graphs
 from rir_deploy.pipeline.checkpoints import load_module
-from rir_deploy.pipeline.layers import compare_layers, look_into, open_graph
+from rir_deploy.pipeline.layers import EDGES, compare_layers, look_into, open_graph
 from rir_deploy.pipeline.matrix import GraphSpec
 from rir_deploy.pipeline.run_steps import RunSteps
 from rir_deploy.pipeline.sides import open_side
@@ -61,7 +61,9 @@ def _compare(
         if not kept_trace:
             traced = Path(temporary) / "traced.onnx"
             shape = run.recipe.preprocessing.input_shape
-            save_onnx(export(load_module(checkpoint, run.plan.factory).module, ExportOptions(shape)), traced, force=True)
+            save_onnx(
+                export(load_module(checkpoint, run.plan.factory).module, ExportOptions(shape)), traced, force=True
+            )
         made = [
             Made(PYTORCH, None, checkpoint),
             Made(TRACED, PYTORCH, traced),
@@ -108,6 +110,7 @@ def _layers(run: RunSteps, checkpoint: Path, traced: Path, graphs: Sequence[Reco
                 left = look_into(checkpoint, reference, load_onnx(traced), views.reference.preprocessing)
                 right = open_graph(path, side, views.candidate, factory)
                 report = compare_layers(left, right, views, one["precision"], run.progress)
-            rows = [{key: row[key] for key in _LAYER} for row in (layer.to_dict() for layer in report.rows)]
-            found.append({"graph": one["name"], "images": report.images, "note": report.note, "rows": rows})
+            rows = [row.to_dict() for row in report.rows if row.block not in EDGES]  # stages say that of all images
+            kept = [{key: row[key] for key in _LAYER} for row in rows]
+            found.append({"graph": one["name"], "images": report.images, "note": report.note, "rows": kept})
     return found

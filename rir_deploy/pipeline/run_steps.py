@@ -98,7 +98,7 @@ class RunSteps:
             export_step(folded),
             inputs,
             [file],
-            lambda: export_file(request, path, force=True, progress=self.progress).to_dict(),
+            lambda: self.local(export_file(request, path, force=True, progress=self.progress).to_dict()),
             [sha256],
         )
 
@@ -117,11 +117,8 @@ class RunSteps:
     def calibration(self) -> dict[str, Any]:
         """What was calibrated on, for the record."""
         options = self.recipe.calibration
-        return {
-            "data": self.dataset("calibration").source.name,
-            "images": options.samples,
-            "method": options.method,
-        }
+        name = self.dataset("calibration").source.name
+        return self.local({"data": name, "images": options.samples, "method": options.method})
 
     def bench_options(self) -> BenchOptions | None:
         """None where the plan leaves the timing out."""
@@ -149,9 +146,15 @@ class RunSteps:
         return self.folder.step(name, {**inputs, "tool": __version__}, outputs, make, parents)
 
     def local(self, result: dict[str, Any]) -> dict[str, Any]:
-        """A result with paths as they are inside the run folder, wherever that is."""
-        folder = json.dumps(f"{self.folder.path}/")[1:-1]
-        return dict(json.loads(json.dumps(result).replace(folder, "")))
+        """A result with paths as they are inside the run folder, wherever that is, and of what lies beside the plan by
+        name alone: a record tells nothing of the machine's folders.
+        """
+        text = json.dumps(result)
+        named = [Path(path) for path in (self.plan.checkpoint, *self.plan.data.values()) if path is not None]
+        folders = {self.folder.path, *(path.parent for path in named if path.is_absolute())}
+        for folder in sorted(folders - {Path("/")}, key=lambda path: -len(str(path))):
+            text = text.replace(json.dumps(f"{folder}/")[1:-1], "")
+        return dict(json.loads(text))
 
     def source(self, part: str) -> str | None:
         """The source that the plan names; calibration images are training images where it names none."""

@@ -24,7 +24,16 @@ from rir_deploy.pipeline.checkpoints import load_module
 from rir_deploy.pipeline.progress import Progress, silent
 from rir_deploy.pipeline.run import RUN_NAME
 from rir_deploy.pipeline.sources import open_dataset
-from rir_deploy.pipeline.stage_table import FOLDED, FOLDED_FILE, PYTORCH, TRACED, Made, Stages, compare_stages, graph_stage
+from rir_deploy.pipeline.stage_table import (
+    FOLDED,
+    FOLDED_FILE,
+    PYTORCH,
+    TRACED,
+    Made,
+    Stages,
+    compare_stages,
+    graph_stage,
+)
 from rir_deploy.recipe import Recipe
 from rir_deploy.report.schema import Run, read_run
 

@@ -7,12 +7,18 @@ same record gives the same bytes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rir_deploy.errors import BackendError
+from rir_deploy.report import text
+from rir_deploy.report.compare import Compared
 from rir_deploy.report.schema import Run, read_run
 from rir_deploy.report.sections import sections
 from rir_deploy.report.summary import summarize
+from rir_deploy.report.tables_compare import measures_table, runs_table
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 
 def render(run: Mapping[str, Any], source: str = "run.json") -> str:
@@ -31,6 +37,21 @@ def render(run: Mapping[str, Any], source: str = "run.json") -> str:
 
 def render_run(run: Run) -> str:
     """`render` for a record that was read already."""
+    page = _template("report.html.jinja")
+    return page.render(run=run, data=text.file_name(run.data), summary=summarize(run), sections=sections(run))
+
+
+def render_compared(compared: Compared) -> str:
+    """Runs side by side as HTML.
+
+    Raises:
+        BackendError: jinja2 or matplotlib is not installed.
+    """
+    tables = runs_table(compared), measures_table(compared)
+    return _template("compare.html.jinja").render(compared=compared, tables=tables)
+
+
+def _template(name: str) -> Template:
     try:
         import jinja2
         import markupsafe
@@ -46,5 +67,4 @@ def render_run(run: Run) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["markup"] = markupsafe.Markup
-    page = environment.get_template("report.html.jinja")
-    return page.render(run=run, summary=summarize(run), sections=sections(run))
+    return environment.get_template(name)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from xml.etree import ElementTree
 
 from rir_deploy.report import text
+from rir_deploy.report.compare import Compared, Measure
 from rir_deploy.report.plots_accuracy import interval
 from rir_deploy.report.schema import Run
 from rir_deploy.report.schema_engine import Bench, BenchResult, Engine
@@ -49,22 +50,33 @@ def run_suites(run: Run) -> list[Suite]:
     return [suite for suite in suites if suite.cases]
 
 
-def to_junit(suites: Sequence[Suite], timestamp: str = "") -> str:
-    """The suites as one XML document; ``timestamp`` is ISO 8601 without a zone, or nothing."""
+def compared_suites(compared: Compared) -> list[Suite]:
+    """A suite for each later run: a case for each figure that both have, failed where it is worse."""
+    suites = []
+    for index, name in enumerate(compared.names):
+        if index:
+            own = [one for one in compared.measures if one.values[0] is not None and one.values[index] is not None]
+            suites.append(Suite(f"{name} against {compared.names[0]}", tuple(_judged(one, index) for one in own)))
+    return suites
+
+
+def _judged(one: Measure, index: int) -> Case:
+    better, out = one.better[index], f"{one.words[index]} against {one.words[0]}"
+    failure = f"worse: {out}" if better == "first" else ""
+    return Case(f"{one.engine}: {one.name}", failure, "" if better else f"not judged: {out}", out)
+
+
+def to_junit(suites: Sequence[Suite], created: str = "") -> str:
+    """The suites as one XML document; ``created`` is an ISO 8601 time, whose zone the form has no place for."""
     cases = [case for suite in suites for case in suite.cases]
     root = ElementTree.Element("testsuites", {"name": "rir-deploy", **_counts(cases)})
     for suite in suites:
-        when = {"timestamp": timestamp} if timestamp else {}
+        when = {"timestamp": created[:19]} if created else {}
         element = ElementTree.SubElement(root, "testsuite", {"name": suite.name, **_counts(suite.cases), **when})
         for case in suite.cases:
             _write(element, suite.name, case)
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
-
-
-def without_zone(created: str) -> str:
-    """A time as the schema has it: 2026-02-03T04:05:06."""
-    return created[:19]
 
 
 def _counts(cases: Iterable[Case]) -> dict[str, str]:
@@ -121,8 +133,8 @@ def _accuracies(engines: Iterable[Engine]) -> Iterator[Case]:
         drop, bound = verify.drop, verify.gate.max_top1_drop
         out = (
             f"top-1 {text.percent(verify.reference.top1)} → {text.percent(verify.candidate.top1)}: a drop of "
-            f"{text.points(verify.top1_drop)} points, 95 % interval {interval(drop)}; McNemar's p {drop.mcnemar_p:.2g}; "
-            f"{drop.verdict} at a margin of {drop.margin:g} points"
+            f"{text.points(verify.top1_drop)} points, 95 % interval {interval(drop)}; McNemar's p "
+            f"{drop.mcnemar_p:.2g}; {drop.verdict} at a margin of {drop.margin:g} points"
         )
         over = verify.top1_drop > bound
         failure = f"the top-1 drop of {text.points(verify.top1_drop)} points is over {text.points(bound)}"

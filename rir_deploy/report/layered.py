@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 # A node by name, or the point of an edge (from, to) in a layer.
 Point = str | tuple[str, str, int]
@@ -70,7 +71,7 @@ def _rows(layers: Mapping[str, int], chains: Sequence[list[Point]]) -> list[list
         rows[layer].append(name)
     for chain in chains:
         for point in chain[1:-1]:
-            rows[point[2]].append(point)  # type: ignore[call-overload]
+            rows[int(point[2])].append(point)
     return rows
 
 
@@ -78,7 +79,7 @@ def _neighbours(chains: Sequence[list[Point]]) -> tuple[dict[Point, list[Point]]
     above: dict[Point, list[Point]] = {}
     below: dict[Point, list[Point]] = {}
     for chain in chains:
-        for upper, lower in zip(chain, chain[1:], strict=False):
+        for upper, lower in pairwise(chain):
             above.setdefault(lower, []).append(upper)
             below.setdefault(upper, []).append(lower)
     return above, below

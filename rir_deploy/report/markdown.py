@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
+from rir_deploy.report import text
+from rir_deploy.report.compare import Compared
 from rir_deploy.report.schema import Run
 from rir_deploy.report.sections import Section, sections
 from rir_deploy.report.summary import summarize
 from rir_deploy.report.table import Cell, Table
+from rir_deploy.report.tables_compare import measures_table, runs_table
 
 # What Markdown or HTML would take for markup; a name is text.
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~&$@!])")
@@ -24,10 +27,20 @@ def to_markdown(run: Run) -> str:
         "",
         *(f"- {escape(one.title)}: **{escape(one.value)}** {escape(one.note)}".rstrip() for one in summary.figures),
         "",
-        f"recipe {escape(run.recipe)}, parity on {escape(run.data)}; {escape(run.created)}, {escape(run.tool)}",
+        escape(f"recipe {run.recipe}, parity on {text.file_name(run.data)}; {run.created}, {run.tool}"),
     ]
     for section in sections(run):
         lines += ["", *_section(section)]
+    return "\n".join(lines) + "\n"
+
+
+def compared_to_markdown(compared: Compared) -> str:
+    """Runs side by side."""
+    lines = [f"## {len(compared.runs)} runs side by side"]
+    for note in compared.notes:
+        lines += ["", f"> **To be wary of:** {escape(note)}"]
+    for table in (runs_table(compared), measures_table(compared)):
+        lines += ["", *table_lines(table)]
     return "\n".join(lines) + "\n"
 
 

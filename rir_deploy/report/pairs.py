@@ -1,28 +1,18 @@
-"""INT8 of the folded network beside INT8 of the network as it was traced: which is better at what.
-
-A difference that chance or noise explains decides nothing:
-
-1. agreement and top-1: on as many images as the two can be told apart by. Each side changes n (1 - agreement)
-   predictions; of two counts that differ by chance alone, the difference is under two standard deviations,
-   2 sqrt(sum of both), 95 times in 100.
-2. SQNR: under 0.5 dB, 6 % of the error.
-3. latency (median) under 5 %, as two timings of one engine differ; size under 1 %.
-"""
+"""INT8 of the folded network beside INT8 of the network as it was traced: which is better at what, by `rules`."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
 
+from rir_deploy.report.rules import LATENCY, SIZE, Better, by_images, by_sqnr, smaller
 from rir_deploy.report.schema import Run
-from rir_deploy.report.schema_engine import SYNCHRONOUS, Engine, Verify
+from rir_deploy.report.schema_engine import SYNCHRONOUS, Engine
 from rir_deploy.report.schema_graph import Graph
 
 Winner = Literal["folded", "unfolded", "level"]
-_SQNR_DB, _LATENCY, _SIZE = 0.5, 0.05, 0.01
+_WINNERS: dict[Better, Winner] = {"first": "folded", "second": "unfolded", "level": "level"}
 
 
 @dataclass(frozen=True)
@@ -49,14 +39,16 @@ class Pair:
     @property
     def verdicts(self) -> dict[str, Winner]:
         """The better one by measure; what was not measured of both is left out."""
+        folded, unfolded = self.folded, self.unfolded
+        proofs = folded.engine.verify, unfolded.engine.verify
         found = {
-            "agreement": _of_images(self, lambda verify: verify.agreement),
-            "top-1": _of_images(self, lambda verify: verify.candidate.top1),
-            "SQNR": _of_sqnr(self),
-            "latency": _smaller(self.folded.latency_ms, self.unfolded.latency_ms, _LATENCY),
-            "size": _smaller(self.folded.size_bytes, self.unfolded.size_bytes, _SIZE),
+            "agreement": by_images(*proofs, lambda verify: verify.agreement),
+            "top-1": by_images(*proofs, lambda verify: verify.candidate.top1),
+            "SQNR": by_sqnr(*proofs),
+            "latency": smaller(folded.latency_ms, unfolded.latency_ms, LATENCY),
+            "size": smaller(folded.size_bytes, unfolded.size_bytes, SIZE),
         }
-        return {measure: winner for measure, winner in found.items() if winner is not None}
+        return {measure: _WINNERS[better] for measure, better in found.items() if better is not None}
 
     def won(self, winner: Winner) -> tuple[str, ...]:
         """The measures that one side is better at, or that are level."""
@@ -78,7 +70,7 @@ def _pair(run: Run, folded: Engine, unfolded: Engine) -> Pair:
         engine.size_bytes if built else None if graph is None else graph.size_bytes
         for engine, graph in zip(engines, graphs, strict=True)
     ]
-    times = [_medians(run, engine) for engine in engines]
+    times = [medians_ms(run, engine) for engine in engines]
     batch = min(times[0].keys() & times[1].keys(), default=None)
     medians = [None if batch is None else found[batch] for found in times]
     left, right = map(Contestant, engines, graphs, sizes, medians)
@@ -89,8 +81,8 @@ def _graph(graphs: tuple[Graph, ...], engine: Engine) -> Graph | None:
     return next((one for one in graphs if one.precision == "int8" and one.flavour == engine.flavour), None)
 
 
-def _medians(run: Run, engine: Engine) -> dict[int, float]:
-    """By batch size, in ms."""
+def medians_ms(run: Run, engine: Engine) -> dict[int, float]:
+    """The median latency of an engine by batch size, one call after another."""
     results = () if run.bench is None else run.bench.results
     return {
         one.batch: one.latency_ms.median
@@ -100,33 +92,3 @@ def _medians(run: Run, engine: Engine) -> dict[int, float]:
         and (one.streams or 1) == 1
         and PurePosixPath(one.engine).name == engine.name
     }
-
-
-def _of_images(pair: Pair, share: Callable[[Verify], float | None]) -> Winner | None:
-    folded, unfolded = pair.folded.engine.verify, pair.unfolded.engine.verify
-    if folded is None or unfolded is None or folded.images != unfolded.images:
-        return None
-    left, right = share(folded), share(unfolded)
-    if left is None or right is None:
-        return None
-    flips = folded.images * ((1.0 - folded.agreement) + (1.0 - unfolded.agreement))
-    difference = folded.images * (left - right)
-    if abs(difference) <= 2.0 * math.sqrt(flips):
-        return "level"
-    return "folded" if difference > 0 else "unfolded"
-
-
-def _of_sqnr(pair: Pair) -> Winner | None:
-    folded, unfolded = pair.folded.engine.verify, pair.unfolded.engine.verify
-    if folded is None or unfolded is None or folded.sqnr_db is None or unfolded.sqnr_db is None:
-        return None
-    left, right = folded.sqnr_db, unfolded.sqnr_db
-    return "level" if abs(left - right) < _SQNR_DB else "folded" if left > right else "unfolded"
-
-
-def _smaller(left: float | None, right: float | None, level: float) -> Winner | None:
-    if left is None or right is None:
-        return None
-    if abs(left - right) <= level * max(left, right):
-        return "level"
-    return "folded" if left < right else "unfolded"

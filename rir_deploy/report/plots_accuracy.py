@@ -71,7 +71,9 @@ def drop_plot(engines: Sequence[Engine]) -> Plot | None:
         svg = to_svg(figure, "Drop of top-1 of each engine, with its 95 % interval, in points: " + read_out(rows))
     keys = precision_keys([engine.precision for engine, *_ in shown], "●")
     return Plot(
-        "Drop of top-1 in points, with its paired 95 % interval", svg, (*keys, Key("ink", "❘", "the margin of the gate"))
+        "Drop of top-1 in points, with its paired 95 % interval",
+        svg,
+        (*keys, Key("ink", "❘", "the margin of the gate")),
     )
 
 

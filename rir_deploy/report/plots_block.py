@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rir_deploy.report import text
 from rir_deploy.report.layered import Layout, lay_out
@@ -19,7 +19,8 @@ _LAYER_IN, _BOX_IN, _COLUMNS = 0.47, 0.32, 5
 _PT, _SMALL_PT = 7.5, 6.5
 # Letters an inch at those sizes.
 _LETTERS, _SMALL_LETTERS = 17.0, 20.0
-_ROLES = {"residual": "series0", "transient": "series1", "residual+transient": "after"}
+_CENTRE: dict[str, Any] = {"ha": "center", "va": "center"}
+_ROLES = {"residual": "series0", "transient": "series1"}
 _SHORT = {"BatchNormalization": "BatchNorm", "GlobalAveragePool": "GlobalAvgPool"}
 
 
@@ -78,7 +79,7 @@ def _node(axes: Axes, node: Node, layout: Layout, column_in: float) -> None:
     if _is_end(node):
         axes.text(x, y, text.shorten(node.detail, int(room * _LETTERS)), color=paint("soft"), size=_PT, **_CENTRE)
         return
-    edge = paint(_ROLES.get(node.stream or "", "soft"))
+    edge = paint(_ROLES.get(node.stream or "", "after"))
     box = FancyBboxPatch(
         (x - wide / 2, y - high / 2),
         wide,
@@ -96,9 +97,6 @@ def _node(axes: Axes, node: Node, layout: Layout, column_in: float) -> None:
     if node.detail:
         detail = text.shorten(node.detail, int(room * _SMALL_LETTERS))
         axes.text(x, y + 0.17, detail, size=_SMALL_PT, color=paint("soft"), zorder=3, **_CENTRE)
-
-
-_CENTRE = {"ha": "center", "va": "center"}
 
 
 def _is_end(node: Node) -> bool:

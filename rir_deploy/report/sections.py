@@ -89,9 +89,7 @@ def _accuracy(run: Run) -> Section | None:
     table = accuracy_table(run.engines)
     if table is None:
         return None
-    return Section(
-        "accuracy", "Accuracy", (table,), lambda: _drawn(accuracy_plot(run.engines), drop_plot(run.engines))
-    )
+    return Section("accuracy", "Accuracy", (table,), lambda: _drawn(accuracy_plot(run.engines), drop_plot(run.engines)))
 
 
 def _flips(run: Run) -> Section | None:

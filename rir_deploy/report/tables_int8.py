@@ -44,7 +44,9 @@ def ranking_table(graph: Graph, limit: int | None = None) -> Table | None:
     )
     titles = columns("node", ">SQNR", "becomes", "computes")
     kept = f"; in float: {budget(found)}" if budget(found) else ""
-    return Table(f"ranking-{graph.name}", f"{ranking_caption(graph.name, found)}{kept}", titles, rows, True, folded=True)
+    return Table(
+        f"ranking-{graph.name}", f"{ranking_caption(graph.name, found)}{kept}", titles, rows, True, folded=True
+    )
 
 
 def damage(layer: Layer) -> str:

@@ -30,7 +30,7 @@ def model_table(run: Run) -> Table:
         ("parameters", Cell(text.count(model.parameters))),
         ("top-1 recorded by the training", Cell(text.percent(model.recorded_top1))),
         ("recipe", Cell(run.recipe)),
-        ("images of the parity proof", Cell(run.data)),
+        ("images of the parity proof", Cell(text.file_name(run.data))),
         ("ONNX opset", Cell(str(export.opset))),
         ("export", Cell(f"{text.number(export.seconds, 1)} s")),
         ("exported graph against PyTorch", _check(export.check)),

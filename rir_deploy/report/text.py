@@ -13,6 +13,7 @@ from rir_deploy.report.reader import clean
 __all__ = [
     "count",
     "error",
+    "file_name",
     "ms",
     "number",
     "percent",
@@ -87,6 +88,11 @@ def short_names(paths: list[str]) -> dict[str, str]:
     distinct = list(dict.fromkeys(paths))
     last = [PurePosixPath(path.replace("\\", "/")).name or path for path in distinct]
     return {path: name if last.count(name) == 1 else path for path, name in zip(distinct, last, strict=True)}
+
+
+def file_name(path: str) -> str:
+    """The last part of a path from the root; anything else as it is."""
+    return PurePosixPath(path).name if path.startswith("/") else path
 
 
 def setting(key: str) -> str:

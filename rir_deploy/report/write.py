@@ -10,7 +10,7 @@ from pathlib import Path
 from rir_deploy.artifacts import atomic_file, check_output
 from rir_deploy.errors import InputError, UsageError
 from rir_deploy.report.html import render_run
-from rir_deploy.report.schema import read_run
+from rir_deploy.report.schema import Run, read_run
 from rir_deploy.report.summary import summarize
 
 RECORD_NAME, REPORT_NAME = "run.json", "report.html"
@@ -36,20 +36,30 @@ class Written:
         }
 
 
-def write_report(folder: Path, output: Path | None = None, *, force: bool = False) -> Written:
-    """Write the report of the run in ``folder``, by default beside its record.
+def open_run(path: Path) -> Run:
+    """The record of a run by its folder, or by the file itself.
+
+    Raises:
+        UsageError: there is no such folder or file.
+        InputError: the folder holds no record of a run, or a malformed one.
+    """
+    if not path.exists():
+        raise UsageError(f"'{path}' is not a folder; name the folder of a run, or its {RECORD_NAME}")
+    record = path / RECORD_NAME if path.is_dir() else path
+    return read_run(_read_json(record), str(record))
+
+
+def write_report(run_dir: Path, output: Path | None = None, *, force: bool = False) -> Written:
+    """Write the report of the run in a folder, by default beside its record.
 
     Raises:
         UsageError: there is no such folder, or the output exists or cannot be written.
         InputError: the folder holds no record of a run, or a malformed one.
         BackendError: jinja2 or matplotlib is not installed.
     """
-    if not folder.is_dir():
-        raise UsageError(f"'{folder}' is not a folder; name the folder of a run")
-    path = output or folder / REPORT_NAME
+    run = open_run(run_dir)
+    path = output or (run_dir if run_dir.is_dir() else run_dir.parent) / REPORT_NAME
     check_output(path, force=force)
-    record = folder / RECORD_NAME
-    run = read_run(_read_json(record), str(record))
     data = render_run(run).encode("utf-8")
     with atomic_file(path, force=force) as temporary:
         temporary.write_bytes(data)

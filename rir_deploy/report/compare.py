@@ -1,0 +1,192 @@
+"""Runs side by side, engine by engine: which is better at what, and what of them cannot be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from rir_deploy.report import text
+from rir_deploy.report.pairs import medians_ms
+from rir_deploy.report.rules import LATENCY, SIZE, Better, by_images, by_sqnr, smaller
+from rir_deploy.report.schema import Run
+from rir_deploy.report.schema_engine import Engine
+from rir_deploy.report.summary import summarize
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One figure of an engine in every run, None where a run has none, with its words.
+
+    ``better`` judges each run's against the first run's: "first" is that the first run is better. It is None where there
+    is nothing to judge, as of the first run itself.
+    """
+
+    engine: str
+    name: str
+    values: tuple[float | None, ...]
+    words: tuple[str, ...]
+    better: tuple[Better | None, ...]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The ``runs`` by their ``names``; ``notes`` say what differs between them and is therefore not judged."""
+
+    names: tuple[str, ...]
+    runs: tuple[Run, ...]
+    measures: tuple[Measure, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def worse(self) -> tuple[str, ...]:
+        """What a later run is worse at than the first, a sentence each."""
+        return tuple(
+            f"{self.names[index]}: {one.engine}, {one.name} {one.words[index]} against {one.words[0]}"
+            for one in self.measures
+            for index, better in enumerate(one.better)
+            if better == "first"
+        )
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """The later runs that did not pass."""
+        later = list(zip(self.names, self.runs, strict=True))[1:]
+        return tuple(name for name, run in later if not summarize(run).passed)
+
+    def to_dict(self) -> dict[str, object]:
+        return {
+            "runs": [
+                {"name": name, "passed": summarize(run).passed, "created": run.created, "model": run.model.sha256}
+                for name, run in zip(self.names, self.runs, strict=True)
+            ],
+            "notes": list(self.notes),
+            "measures": [
+                {
+                    "engine": one.engine,
+                    "measure": one.name,
+                    "values": list(one.values),
+                    "better": [_WORDS[better] for better in one.better],
+                }
+                for one in self.measures
+            ],
+            "worse": list(self.worse),
+            "failed": list(self.failed),
+        }
+
+
+_WORDS: dict[Better | None, str | None] = {"first": "worse", "second": "better", "level": "level", None: None}
+
+
+def compare_runs(runs: Sequence[tuple[str, Run]]) -> Compared:
+    """Compare later runs with the first one, engine by engine.
+
+    Accuracy is judged where the images are the same, latency where the machine and the threads are; what differs is
+    in the notes.
+    """
+    names, records = tuple(name for name, _ in runs), tuple(run for _, run in runs)
+    first = records[0]
+    same_data = [_data(run) == _data(first) for run in records]
+    same_machine = [_machine(run) == _machine(first) for run in records]
+    engines = list(dict.fromkeys(engine.name for run in records for engine in run.engines))
+    measures = tuple(one for name in engines for one in _measures(name, records, same_data, same_machine))
+    return Compared(names, records, measures, tuple(_notes(names, records)))
+
+
+def _measures(
+    name: str, runs: Sequence[Run], same_data: Sequence[bool], same_machine: Sequence[bool]
+) -> Iterator[Measure]:
+    engines = [next((one for one in run.engines if one.name == name), None) for run in runs]
+    proofs = [None if one is None else one.verify for one in engines]
+    sizes = [None if one is None else one.size_bytes for one in engines]
+    same_model = [run.model.sha256 == runs[0].model.sha256 for run in runs]
+
+    def judged(judge: Callable[[int], Better | None], allowed: Sequence[bool]) -> tuple[Better | None, ...]:
+        return (None, *(judge(index) if allowed[index] else None for index in range(1, len(runs))))
+
+    yield _measure(
+        name, "size", sizes, text.size, judged(lambda i: smaller(sizes[0], sizes[i], SIZE), [True] * len(runs))
+    )
+    yield _measure(
+        name,
+        "top-1",
+        [None if one is None else one.candidate.top1 for one in proofs],
+        text.percent,
+        judged(
+            lambda i: by_images(proofs[0], proofs[i], lambda one: one.candidate.top1, paired=same_model[i]), same_data
+        ),
+    )
+    yield _measure(
+        name,
+        "agreement",
+        [None if one is None else one.agreement for one in proofs],
+        text.percent,
+        judged(lambda i: by_images(proofs[0], proofs[i], lambda one: one.agreement), same_data),
+    )
+    yield _measure(
+        name,
+        "SQNR",
+        [None if one is None else one.sqnr_db for one in proofs],
+        lambda value: f"{text.number(value, 1)} dB",
+        judged(lambda i: by_sqnr(proofs[0], proofs[i]), same_data),
+        ["equal" if one is not None and one.max_abs_error == 0 else "" for one in proofs],
+    )
+    times = [_times(run, engine) for run, engine in zip(runs, engines, strict=True)]
+    for batch in sorted({batch for one in times for batch in one}):
+        medians = [one.get(batch) for one in times]
+        better = judged(lambda i, seen=medians: smaller(seen[0], seen[i], LATENCY), same_machine)  # type: ignore[misc]
+        yield _measure(name, f"latency at batch {batch}", medians, lambda value: f"{text.ms(value)} ms", better)
+
+
+def _times(run: Run, engine: Engine | None) -> dict[int, float]:
+    return {} if engine is None else medians_ms(run, engine)
+
+
+def _measure(
+    engine: str,
+    name: str,
+    values: Sequence[float | None],
+    write: Callable[[float], str],
+    better: tuple[Better | None, ...],
+    instead: Sequence[str] = (),
+) -> Measure:
+    words = [text.NONE if value is None else write(value) for value in values]
+    words = [own or word for own, word in zip(instead or [""] * len(words), words, strict=True)]
+    return Measure(engine, name, tuple(values), tuple(words), better)
+
+
+def _data(run: Run) -> tuple[str, int]:
+    images = max((engine.verify.images for engine in run.engines if engine.verify is not None), default=0)
+    return text.file_name(run.data), images
+
+
+def _machine(run: Run) -> tuple[str, str, object]:
+    machine = run.machine if run.bench is None else run.bench.machine
+    threads = None if run.bench is None else run.bench.settings.get("threads")
+    return machine.cpu, ", ".join(machine.gpus), threads
+
+
+def _notes(names: Sequence[str], runs: Sequence[Run]) -> Iterator[str]:
+    """What differs from the first run."""
+    first = runs[0]
+    for name, run in list(zip(names, runs, strict=True))[1:]:
+        if run.model.sha256 != first.model.sha256:
+            yield (
+                f"{name} is of another checkpoint ({run.model.checkpoint}, {text.short_hash(run.model.sha256)}): "
+                "agreement and SQNR are against each run's own"
+            )
+        if _data(run) != _data(first):
+            (data, images), (other, count) = _data(run), _data(first)
+            yield (
+                f"{name} was verified on {text.plural(images, 'image')} of {data}, {names[0]} on {count:,} of {other}: "
+                "accuracy, agreement and SQNR are not judged"
+            )
+        if _machine(run) != _machine(first):
+            own, its = (" on ".join(_place(one)) for one in (run, first))
+            yield f"{name} was timed with {own}, {names[0]} with {its}: latency is not judged"
+        if run.tool != first.tool:
+            yield f"{name} is by {run.tool}, {names[0]} by {first.tool}"
+
+
+def _place(run: Run) -> tuple[str, str]:
+    cpu, gpus, threads = _machine(run)
+    return f"{text.words(threads)} threads", ", ".join(word for word in (cpu, gpus) if word)
