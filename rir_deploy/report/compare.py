@@ -17,8 +17,8 @@ from rir_deploy.report.summary import summarize
 class Measure:
     """One figure of an engine in every run, None where a run has none, with its words.
 
-    ``better`` judges each run's against the first run's: "first" is that the first run is better. It is None where there
-    is nothing to judge, as of the first run itself.
+    ``better`` judges each run's against the first run's: "first" is that the first run is better. It is None where
+    there is nothing to judge, as of the first run itself.
     """
 
     engine: str
