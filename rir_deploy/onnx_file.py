@@ -36,6 +36,8 @@ def load_onnx(path: Path) -> ir.Model:
         raise InputError(f"'{path}' is not a readable ONNX file (truncated or damaged): export it again") from error
     if not proto.graph.node and not proto.graph.output:
         raise InputError(f"'{path}' is not an ONNX model: it has no graph; export it again")
+    if not proto.graph.output:
+        raise InputError(f"'{path}' is not a valid ONNX model: its graph gives no output; export it again")
     for tensor in _tensors(proto):
         _check_external(tensor, path)
     try:
@@ -43,9 +45,10 @@ def load_onnx(path: Path) -> ir.Model:
         model = ir.load(path)
         # In memory, since what is written elsewhere must not depend on a file beside what was read.
         ir.external_data.load_to_model(model)
-    except (onnx.checker.ValidationError, ValueError, KeyError, TypeError, OSError, AttributeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".;")
-        raise InputError(f"'{path}' is not a valid ONNX model: {reason}; export it again") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # protobuf, onnx and onnx-ir raise nearly every built-in error on malformed models
+        raise _not_valid(path, error) from error
     _check_weights(model, path)
     return model
 
@@ -106,6 +109,11 @@ def write_provenance(model: ir.Model, provenance: Provenance) -> None:
     model.metadata_props[METADATA_KEY] = provenance.to_json()
 
 
+def _not_valid(path: Path, error: Exception) -> InputError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".;")
+    return InputError(f"'{path}' is not a valid ONNX model: {reason[:200]}; export it again")
+
+
 def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     graphs = [proto.graph]
     nodes = [node for function in proto.functions for node in function.node]
@@ -130,26 +138,44 @@ def _check_external(tensor: onnx.TensorProto, path: Path) -> None:
     location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
     folder = path.absolute().parent.resolve()
     target = folder / location
-    inside = location and not Path(location).is_absolute() and target.resolve().is_relative_to(folder)
-    if not inside or target.is_symlink():
+    try:
+        inside = location and not Path(location).is_absolute() and target.resolve().is_relative_to(folder)
+        outside, there = not inside or target.is_symlink(), target.is_file()
+    except (OSError, ValueError):  # longer than a file system allows, or not a name at all
+        outside, there = False, False
+    if outside:
         raise InputError(
             f"'{path}' keeps the weight '{tensor.name}' in '{location}', outside its own folder: refused; "
             "put the data file beside the model"
         )
-    if not target.is_file():
-        raise InputError(f"'{path}' needs the data file '{location}', which is not beside it; copy both files")
+    if not there:
+        raise InputError(f"'{path}' needs the data file '{location:.200}', which is not beside it; copy both files")
 
 
 def _check_weights(model: ir.Model, path: Path) -> None:
+    """Every constant can be read, and what is a weight is finite. A tensor is not looked at before it is read."""
     for name, value in model.graph.initializers.items():
-        tensor = value.const_value
-        if tensor is None or not tensor.dtype.is_floating_point():
-            continue
-        try:
-            finite = bool(np.isfinite(np.asarray(tensor.numpy(), dtype=np.float32)).all())
-        except (ValueError, OSError, TypeError) as error:
-            raise InputError(
-                f"'{path}': the weight '{name}' cannot be read ({error}); export the model again"
-            ) from error
-        if not finite:
+        if value.const_value is not None and not _is_finite(value.const_value, name, path):
             raise InputError(f"'{path}': the weight '{name}' holds NaN or infinite numbers; train or export it again")
+    for node in model.graph.all_nodes():
+        for attribute in node.attributes.values():
+            if attribute.is_ref():
+                raise InputError(
+                    f"'{path}' is not a valid ONNX model: '{attribute.name}' of the node '{node.name}' refers to a "
+                    "function's attribute, outside of any; export it again"
+                )
+            if attribute.type == ir.AttributeType.TENSOR:
+                _is_finite(attribute.as_tensor(), f"{node.name}/{attribute.name}", path)
+
+
+def _is_finite(tensor: ir.TensorProtocol, name: str, path: Path) -> bool:
+    try:
+        array = tensor.numpy()
+        if array.shape != tuple(tensor.shape):
+            raise ValueError(f"its shape is {array.shape}")
+        with np.errstate(over="ignore"):  # a float64 beyond float32 is as bad as an infinity
+            return not tensor.dtype.is_floating_point() or bool(np.isfinite(array.astype(np.float32)).all())
+    except MemoryError:
+        raise
+    except Exception as error:  # onnx-ir asserts, numpy refuses
+        raise InputError(f"'{path}': the weight '{name}' cannot be read ({error}); export the model again") from error

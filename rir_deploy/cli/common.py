@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+# Characters of an error, however long the names in it are.
+MAX_MESSAGE = 1000
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 force_option = click.option("--force", is_flag=True, help="Replace the output if it exists.")
 recipe_option = click.option(
@@ -156,6 +159,8 @@ def run_command(command: click.Command, arguments: list[str] | None = None) -> i
         return 0
     except MemoryError:
         return _fail(InputError("the input does not fit in memory; use a smaller model or batch"), arguments)
+    except RecursionError:
+        return _fail(InputError("the input is nested too deeply, or a chain too long; export it again"), arguments)
     except Exception:  # a bug: show it whole
         traceback.print_exc()
         click.echo("rir-deploy: unexpected error, please report it with the lines above", err=True)
@@ -174,7 +179,15 @@ def _usage(error: click.UsageError) -> UsageError:
 
 
 def _fail(error: RirDeployError, arguments: list[str]) -> int:
-    click.echo(f"rir-deploy: error: {error}", err=True)
+    message = _printable(str(error))
+    click.echo(f"rir-deploy: error: {message}", err=True)
     if "--json" in arguments:
-        print_json({"error": {"message": str(error), "exit_code": error.exit_code}})
+        print_json({"error": {"message": message, "exit_code": error.exit_code}})
     return error.exit_code
+
+
+def _printable(message: str) -> str:
+    """One line of bearable length. Names in it come out of files: a terminal obeys what is not printable."""
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in message)
+    half = MAX_MESSAGE // 2
+    return text if len(text) <= MAX_MESSAGE else f"{text[:half]} ... {text[-half:]}"

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from rir_deploy.fold.affine import NormalForm
-from rir_deploy.fold.forms import Segment, Source, around_groups, segment_rows
+from rir_deploy.fold.forms import Bottoms, Segment, Source, around_groups, bottom, segment_rows
 
 
 def values_read(node: ir.Node) -> list[ir.Value]:
@@ -30,11 +30,15 @@ def cut(nf: NormalForm) -> dict[Source, list[Segment]]:
     pieces: dict[Source, list[Segment]] = {}
     values = [value for node in nf.kept for value in values_read(node)] + list(nf.required)
     _mark(cuts, (segment for value in values if (form := nf.form(value)) for segment in form.segments))
+    known: Bottoms = {}
+    for source in nf.sources:
+        if source.operand is not None:
+            known[source] = bottom(source.operand, known)
     for source in reversed(nf.sources):
         if source not in cuts and not source.is_kept:
             continue
         marked = cuts[source] | {0, source.channels}
-        borders = sorted(marked if source.operand is None else around_groups(source.operand, marked))
+        borders = sorted(marked if source.operand is None else around_groups(source.operand, marked, known))
         ranges = list(itertools.pairwise(borders))
         if source.operand is None:
             pieces[source] = [Segment(stop - start, (), np.zeros(0)) for start, stop in ranges]

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from rir_deploy.errors import GateError, InputError
+from rir_deploy.errors import GateError, InputError, RirDeployError
 from rir_deploy.fold.affine import NormalForm, Refused
 from rir_deploy.fold.atoms import Atom, Atoms
 from rir_deploy.fold.branches import count_blocks
 from rir_deploy.fold.budget import Plan, tighter
 from rir_deploy.fold.constants import EvaluateConstants
+from rir_deploy.fold.fault import find_fault
 from rir_deploy.fold.join import partition
 from rir_deploy.fold.live import drop_unread
 from rir_deploy.fold.lower import Lowering
@@ -96,7 +97,15 @@ def fold(model: ir.Model, options: FoldOptions = FoldOptions()) -> FoldResult:
             "or go on without folding"
         )
     with _collector_paused():
-        result = _fold_within_budget(model)
+        try:
+            result = _fold_within_budget(model)
+        except (RirDeployError, MemoryError):
+            raise
+        except Exception as error:  # rules read what the standard says is there
+            fault = find_fault(model)
+            if fault is None:
+                raise
+            raise InputError(f"the model is not valid ONNX: {fault}; export it again") from error
     if options.require and not result.modified:
         raise GateError("nothing in the graph folds (--require): " + _reasons(result.refused))
     return result
@@ -212,15 +221,16 @@ def _rewrite(graph: ir.Graph, lowering: Lowering, kept: Sequence[ir.Node]) -> No
             if (new := lowering.replaced.get(value, value)) is not value:
                 value.replace_all_uses_with(new)
         graph.remove(node, safe=True)
-    final: dict[ir.Value, None] = {}
+    final: dict[ir.Value, ir.Value] = {}
     for value in outputs:
-        final[_output(value, lowering, staying, final)] = None
+        if value not in final:  # a graph may give one tensor twice
+            final[value] = _output(value, lowering, staying, final.values())
     graph.extend(lowering.writer.nodes)
-    graph.outputs.extend(final)
+    graph.outputs.extend(final[value] for value in outputs)
     for initializer in lowering.writer.initializers:
         graph.register_initializer(initializer)
     for name, initializer in list(graph.initializers.items()):
-        if not initializer.uses() and initializer not in final and not initializer.is_graph_input():
+        if not initializer.uses() and initializer not in final.values() and not initializer.is_graph_input():
             del graph.initializers[name]
 
 

@@ -123,24 +123,39 @@ def segment_rows(segment: Segment, start: int, stop: int) -> Segment:
     return Segment(stop - start, tuple(terms), segment.bias[start:stop])
 
 
-def around_groups(segment: Segment, cuts: set[int]) -> set[int]:
+Bottoms = dict[Source, tuple[Segment, int]]
+
+
+def bottom(segment: Segment, known: Bottoms) -> tuple[Segment, int]:
+    """What a chain of channelwise ops begins with, and at which of its channels: cutting an identity cuts its source.
+
+    ``known`` are the bottoms of the operands of sources. Chains may be long: without it, each is walked to its end.
+    """
+    offset = 0
+    while segment.is_identity and (operand := (source := segment.terms[0].source).operand) is not None:
+        offset += segment.terms[0].start
+        if source in known:
+            return known[source][0], offset + known[source][1]
+        segment = operand
+    return segment, offset
+
+
+def around_groups(segment: Segment, cuts: set[int], known: Bottoms | None = None) -> set[int]:
     """Where a cut falls into a group of a grouped convolution, cuts around that group too.
 
     A part of one group is a small kernel; a part of several would be a dense one, with zeros between the groups.
     """
-    if segment.is_identity and segment.terms[0].source.operand is not None:  # cutting it cuts its source
-        start = segment.terms[0].start
-        inside = around_groups(segment.terms[0].source.operand, {cut + start for cut in cuts})
-        return {cut - start for cut in inside if 0 <= cut - start <= segment.rows}
-    sizes = {term.kernel.rows // term.kernel.groups for term in segment.terms if term.kernel.groups > 1}
-    result, found = set(cuts), set(cuts)
+    base, offset = bottom(segment, known or {})
+    sizes = {term.kernel.rows // term.kernel.groups for term in base.terms if term.kernel.groups > 1}
+    result = {cut + offset for cut in cuts}
+    found = set(result)
     while found:
         found = {at - at % size for at in result for size in sizes} | {
             at + -at % size for at in result for size in sizes
         }
         found -= result
         result |= found
-    return result
+    return {cut - offset for cut in result if 0 <= cut - offset <= segment.rows}
 
 
 def term_columns(term: Term, start: int, stop: int) -> Term | None:

@@ -33,6 +33,8 @@ def conv(nf: NormalForm, node: ir.Node) -> Affine | None:
     kernel = _conv_kernel(node, weight.astype(np.float64), form.extents)
     if kernel.cols != form.channels or kernel.rows % kernel.groups:
         raise RefusalError(f"its weight reads {kernel.cols} channels where its input has {form.channels}")
+    if np.shape(bias) not in ((), (kernel.rows,)):
+        raise RefusalError(f"its bias has the shape {np.shape(bias)} where it has {kernel.rows} output channels")
     result = _convolve(nf, node, replace(kernel, branches=branches_of(node)), form)
     offset = np.broadcast_to(np.asarray(bias, dtype=np.float64), (kernel.rows,))
     return scale_form(result, np.ones(kernel.rows), offset)

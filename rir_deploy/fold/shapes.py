@@ -15,7 +15,10 @@ _SEEN_BYTES = 1000
 
 
 class InferShapes(ir.passes.InPlacePass):
-    """Set the type and shape of every value of the graph; where inference fails, the model stays as it is.
+    """Set the type and shape of every value of the graph.
+
+    What a file declares is only believed where it agrees with what follows from its inputs and weights: where it does
+    not, it is inferred without that, and where that fails too, shapes inside of the graph are unknown.
 
     As onnx-ir's own pass, but linear in the number of weights, and without reading the whole model back.
     """
@@ -23,17 +26,38 @@ class InferShapes(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         with _weights_as_inputs(model.graph):
             proto = ir.to_proto(model)
-        try:
-            inferred = onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
-        except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
-            logger.warning("shapes cannot be inferred: %s", error)
-            return ir.passes.PassResult(model, False)
+        inferred = _inferred(proto)
+        if inferred is None:
+            _forget(model.graph)
+            del proto.graph.value_info[:]
+            for output in proto.graph.output:
+                output.type.tensor_type.ClearField("shape")
+            inferred = _inferred(proto)
+        if inferred is None:
+            return ir.passes.PassResult(model, True)
         values = {value.name: value for node in model.graph for value in node.outputs}
         modified = False
         for info in (*inferred.graph.value_info, *inferred.graph.output):
             if info.name in values and info.type.HasField("tensor_type"):
                 modified |= _set_type(values[info.name], info.type.tensor_type)
         return ir.passes.PassResult(model, modified)
+
+
+def _inferred(proto: onnx.ModelProto) -> onnx.ModelProto | None:
+    try:
+        return onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
+    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
+        logger.info("shapes cannot be inferred: %s", error)  # what needs them says so where it is refused
+        return None
+
+
+def _forget(graph: ir.Graph) -> None:
+    """Shapes of what nodes give; those of the graph's outputs stay where nothing inside reads them."""
+    outputs = set(graph.outputs)
+    for node in graph:
+        for value in node.outputs:
+            if value not in outputs or value.uses():
+                value.shape = None
 
 
 @contextmanager

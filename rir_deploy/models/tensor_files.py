@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,9 +92,13 @@ def _read_safetensors(path: Path) -> TensorFile:
 
 def _read_torch(path: Path) -> object:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles that it may not read: it says so where it does not
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a hostile or broken pickle can raise almost anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # Around the reason stands advice, to load it unsafely first of all.
+        told = [part.strip() for part in str(error).split("\n\n") if part.strip() and "documentation of" not in part]
+        reason = told[-1].splitlines()[0] if told else type(error).__name__
         raise InputError(
             f"'{path}' is corrupt or holds more than plain tensors ({reason[:160]}); where you trust it, "
             "load it and save model.state_dict() alone"

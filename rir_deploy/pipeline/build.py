@@ -18,7 +18,7 @@ from rir_deploy.engines.base import GRAPH_NAME, BatchRange, BuildOptions, Built,
 from rir_deploy.engines.graph import graph_precision
 from rir_deploy.engines.manifest import Manifest, record_file, write_manifest
 from rir_deploy.engines.tensorrt_options import TensorRtOptions
-from rir_deploy.errors import BackendError, UsageError
+from rir_deploy.errors import BackendError, RirDeployError, UsageError
 from rir_deploy.fold import fold
 from rir_deploy.onnx_file import load_onnx, read_provenance, save_onnx, write_provenance
 from rir_deploy.pipeline.calibrate import CalibrationRequest, write_ranges
@@ -132,7 +132,10 @@ def build_engine(request: BuildRequest, output: Path, *, force: bool, progress: 
             write_ranges(lowered.tuned or lowered.table, folder / RANGES_NAME, lowered.options, force=False)
         progress(f"building for {backend.name}", 0, 1)
         building = time.perf_counter()
-        built = backend.build(lowered.model, folder, options)
+        try:
+            built = backend.build(lowered.model, folder, options)
+        except RirDeployError as error:  # it speaks of the folder that it builds in, which is gone by then
+            raise type(error)(str(error).replace(str(folder), str(output))) from error
         built_in = time.perf_counter() - building
         check_realized(lowered.precision, built)
         progress(f"building for {backend.name}", 1, 1)
