@@ -28,7 +28,7 @@ from rir_deploy.errors import BackendError, InputError, UsageError
 
 DEVICE = "CPU"
 INTEGERS = frozenset({"i8", "u8"})
-_INSTALL = 'python -m pip install "rir-deploy[host]"'
+_INSTALL = "python -m pip install openvino"
 _KINDS = {"Convolution": "conv", "GroupConvolution": "conv", "FullyConnected": "matmul", "MatMul": "matmul"}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from typing import Any
 from rir_deploy.engines.tensorrt_gpu import NoGpu, probe_gpu
 from rir_deploy.errors import BackendError
 
-_INSTALL = 'python -m pip install "rir-deploy[host]"'
+_INSTALL = "python -m pip install onnxruntime"  # not [host], which brings torch: a device wants the runtime alone
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,16 @@ class OrtProvider:
     plugin: str = ""
 
 
+def import_runtime() -> Any:
+    """The module `onnxruntime`, without its telemetry.
+
+    From 1.32 on it tells Microsoft of every session, and keeps an identifier and a database in the user's home. It
+    reads the variable once, when it is imported; a user who sets it to something else has asked for that.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    return importlib.import_module("onnxruntime")
+
+
 def load_runtime(provider: OrtProvider) -> Any:
     """The module `onnxruntime`, with the provider in it.
 
@@ -54,7 +65,7 @@ def load_runtime(provider: OrtProvider) -> Any:
         BackendError: it, the provider or the GPU is not here, with the way out.
     """
     try:
-        ort = importlib.import_module("onnxruntime")
+        ort = import_runtime()
         str(ort.__version__)  # a folder that an uninstalled package leaves behind imports as well
     except (ImportError, OSError, AttributeError) as error:
         raise BackendError(f"ONNX Runtime is not installed; run: {provider.install}") from error
@@ -82,7 +93,7 @@ def load_runtime(provider: OrtProvider) -> Any:
 def runtime_version(provider: OrtProvider) -> str | None:
     """ONNX Runtime's version, whether or not the provider works; None where it is not installed."""
     try:
-        return str(importlib.import_module("onnxruntime").__version__)
+        return str(import_runtime().__version__)
     except (ImportError, OSError, AttributeError):
         return None
 

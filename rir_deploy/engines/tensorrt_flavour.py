@@ -34,7 +34,7 @@ TENSORRT = Flavour(
     module="tensorrt",
     label="TensorRT",
     engine_file="engine.trt",
-    install='python -m pip install "rir-deploy[nvidia]"',
+    install='python -m pip install "rir-deploy[nvidia]" (a Jetson has it from JetPack: see docs/jetson.md)',
     oldest=(10, 3),  # JetPack 6; before 10 a network was weakly typed
     portable=False,
 )

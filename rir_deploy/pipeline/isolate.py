@@ -10,6 +10,7 @@ from typing import Any
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from rir_deploy.engines.ort_provider import import_runtime
 from rir_deploy.errors import BackendError, InputError
 from rir_deploy.onnx_file import save_onnx
 from rir_deploy.pipeline.feature_maps import OUTPUT, FeatureMap
@@ -71,10 +72,10 @@ class GraphSession:
 
     def __init__(self, model: ir.Model) -> None:
         try:
-            import onnxruntime
+            onnxruntime = import_runtime()
         except ImportError as error:
             raise BackendError(
-                'looking at layers needs ONNX Runtime; run: python -m pip install "rir-deploy[host]"'
+                "looking at layers needs ONNX Runtime; run: python -m pip install onnxruntime"
             ) from error
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3

@@ -170,7 +170,7 @@ def test_a_backend_that_is_not_installed(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     ran = rir("build-engine", made.onnx, "-o", tmp_path / "engine", "--backend", "onnxruntime")
-    refused(ran, 4, "not installed", 'pip install "rir-deploy[host]"')
+    refused(ran, 4, "ONNX Runtime is not installed", "python -m pip install onnxruntime")
     untouched(tmp_path)
 
 
