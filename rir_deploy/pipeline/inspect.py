@@ -14,6 +14,7 @@ from rir_deploy.engines.manifest import MANIFEST_NAME, check_engine
 from rir_deploy.errors import InputError
 from rir_deploy.fold import Layer, list_layers, measure_work
 from rir_deploy.onnx_file import load_onnx, read_provenance
+from rir_deploy.pipeline.calibrate import weights_path
 from rir_deploy.pipeline.few_bits import few_bits
 from rir_deploy.pipeline.sides import kind_of
 from rir_deploy.quantize import RangeTable
@@ -85,8 +86,20 @@ def _ranges(path: Path) -> dict[str, Any]:
         "percentile": table.percentile,
         "images": table.samples,
         "made_from": dict(vars(table.sources)),
+        "equalized_groups": len(table.exponents),
+        "split_identity": table.split_identity,
+        "rounded_weights": _rounded(path, table.weights_sha256),
         "tensors": [{"name": name, "min": found.min, "max": found.max} for name, found in table.ranges.items()],
     }
+
+
+def _rounded(path: Path, sha256: str | None) -> dict[str, Any] | None:
+    """The file of rounded weights that a table belongs with, and whether it is the one beside it."""
+    if sha256 is None:
+        return None
+    file = weights_path(path)
+    beside = sha256_file(file) == sha256 if file.is_file() else None
+    return {"file": file.name, "sha256": sha256, "beside_it": {True: "yes", False: "another", None: "no"}[beside]}
 
 
 def _bundle(bundle: Bundle) -> dict[str, Any]:

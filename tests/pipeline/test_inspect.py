@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +123,17 @@ def test_a_range_table(bundled: Bundled, rir: Runner, tmp_path: Path) -> None:
     assert found["kind"] == "ranges"
     assert {one["name"]: [one["min"], one["max"]] for one in found["tensors"]} == written["ranges"]
     assert found["made_from"]["model_sha256"] == written["model_sha256"]
+    weights = path.with_suffix(".safetensors")
+    assert found["equalized_groups"] == len(written["exponents"])
+    assert found["rounded_weights"] == {
+        "file": weights.name,
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "beside_it": "yes",
+    }
+    shutil.copy(path, tmp_path / "alone.json")
+    assert look(rir, tmp_path / "alone.json")["rounded_weights"]["beside_it"] == "no"
+    (tmp_path / "alone.safetensors").write_bytes(weights.read_bytes()[:-1])
+    assert look(rir, tmp_path / "alone.json")["rounded_weights"]["beside_it"] == "another"
     (tmp_path / "other.json").write_text("{}")
     ran = rir("inspect", tmp_path / "other.json")
     assert ran.code == 5
