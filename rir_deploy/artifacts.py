@@ -127,9 +127,13 @@ def atomic_folder(path: Path, *, force: bool) -> Iterator[Path]:
         yield temporary
         if path.is_dir() and not path.is_symlink():
             # Two renames, so that the old output is never gone before the new one is in place.
-            old = temporary.with_suffix(".old")
+            old = temporary.with_suffix(".old.part")
             os.replace(path, old)
-            os.replace(temporary, path)
+            try:
+                os.replace(temporary, path)
+            except OSError:
+                os.replace(old, path)
+                raise
             shutil.rmtree(old)
         else:
             if path.exists():
