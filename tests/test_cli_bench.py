@@ -21,6 +21,7 @@ from rir_deploy.errors import BackendError, InputError, UsageError
 from rir_deploy.pipeline import bench, bench_trial
 from rir_deploy.pipeline.bench import BenchRequest, bench_files
 from rir_deploy.pipeline.bench_images import random_batch
+from rir_deploy.pipeline.bench_open import open_contender
 from tests.bench.records import document
 from tests.conftest import Runner
 from tests.fold.graphs import Writer
@@ -315,21 +316,26 @@ def test_table_on_a_real_network(net: Path, rir: Runner) -> None:
 
 
 def test_a_checkpoint_runs_in_pytorch_in_both_layouts(tmp_path: Path, rir: Runner) -> None:
-    pytest.importorskip("torch")
+    torch = pytest.importorskip("torch")
     from rir_deploy.models import preset
     from rir_deploy.models.checkpoint import save_checkpoint
+    from rir_deploy.models.devices import own_threads
     from rir_deploy.models.rir import RiR
 
     path = tmp_path / "model.safetensors"
     save_checkpoint(path, RiR(preset("rir-digits", in_channels=1, image_size=(8, 8))))
-    ran = rir("bench", path, "--channels-last", "--mode", "both", *QUICK, "--json")
+    ran = rir("bench", path, "--channels-last", *QUICK, "--json")
     assert ran.code == 0, ran.err
-    first, second, third, _ = ran.json["results"]
-    assert (third["mode"], third["streams"], third["backend"]) == ("pipelined", 1, "pytorch")  # as many as threads
+    first, second = ran.json["results"]
     assert (first["backend"], second["backend"]) == ("pytorch", "pytorch-channels-last")
     assert first["runs_on"].endswith("cpu eager")
     assert second["runs_on"].endswith("cpu eager channels-last")
     assert first["input"]["shape"] == [1, 1, 8, 8]
+    job = {"path": str(path), "kind": "checkpoint", "batch": 1, "threads": 6, "mode": "pipelined"}
+    for streams, taken, share in ((3, 3, 2), (None, 6, 1), (8, 8, 1)):
+        with own_threads(0), open_contender({**job, "streams": streams}) as opened:
+            assert (opened.streams, torch.get_num_threads()) == (taken, share)
+            opened.run()
 
 
 def test_an_open_image_size_comes_from_the_recipe(tmp_path: Path, rir: Runner) -> None:
