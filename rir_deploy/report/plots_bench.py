@@ -110,5 +110,6 @@ def _median(result: BenchResult) -> float | None:
 
 def _read_series(series: dict[str, list[tuple[int, float]]]) -> str:
     return "; ".join(
-        f"{name} " + ", ".join(f"{value:,.4g} at {batch}" for batch, value in points) for name, points in series.items()
+        f"{name} " + ", ".join(f"{text.number(value, 0 if value >= 100 else 3)} at {batch}" for batch, value in points)
+        for name, points in series.items()
     )

@@ -3,7 +3,7 @@
 1. agreement and top-1: on as many images as the two can be told apart by. Each side changes n (1 - agreement)
    predictions; of two counts that differ by chance alone, the difference is under two standard deviations,
    2 sqrt(sum of both), 95 times in 100. Top-1 of two checkpoints: 2 sqrt(n (p (1 - p) + q (1 - q))), as of two samples.
-2. SQNR: under 0.5 dB, 6 % of the error.
+2. SQNR: under 0.5 dB, 6 % of the error; over 100 dB both are the rounding of FP32.
 3. latency (median) under 5 %, as two timings of one engine differ; size under 1 %.
 """
 
@@ -17,7 +17,7 @@ from rir_deploy.report.schema_engine import Verify
 
 Better = Literal["first", "second", "level"]
 LATENCY, SIZE = 0.05, 0.01
-_SQNR_DB = 0.5
+_SQNR_DB, _ROUNDING_DB = 0.5, 100.0
 
 
 def by_images(
@@ -44,7 +44,9 @@ def by_sqnr(first: Verify | None, second: Verify | None) -> Better | None:
     left, right = _sqnr(first), _sqnr(second)
     if left is None or right is None:
         return None
-    return "level" if left == right or abs(left - right) < _SQNR_DB else "first" if left > right else "second"
+    if left == right or abs(left - right) < _SQNR_DB or min(left, right) > _ROUNDING_DB:
+        return "level"
+    return "first" if left > right else "second"
 
 
 def smaller(first: float | None, second: float | None, level: float) -> Better | None:

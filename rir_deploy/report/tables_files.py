@@ -51,6 +51,8 @@ def _absent_stages(run: Run) -> list[tuple[str, str]]:
         rows.append(("fold", "it was left out: the graphs are the raw trace"))
     if not run.engines:
         rows.append(("engines", "none was built"))
+    if run.stages is None:
+        rows.append(("comparison of every stage and layer with PyTorch", "it was left out"))
     if run.bench is None:
         rows.append(("latency", "it was not measured"))
     return rows

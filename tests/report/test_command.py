@@ -68,8 +68,8 @@ def test_a_failed_run_is_written_down_too(folder: Path, rir: Runner) -> None:
         ("\udcff", "is not readable JSON"),
         ("[" * 100_000, "is not readable JSON"),
         ("[]", "it must be an object"),
-        ('{"schema": 2}', "it has no 'tool'"),
-        ('{"schema": 1}', "has schema 1, and this version reads schema 2; repeat the run"),
+        ('{"schema": 3}', "it has no 'tool'"),
+        ('{"schema": 1}', "has schema 1, and this version reads schema 3; repeat the run"),
     ],
 )
 def test_a_record_that_cannot_be_read(folder: Path, rir: Runner, text: str, words: str) -> None:

@@ -11,7 +11,7 @@ pytest.importorskip("matplotlib")
 
 from rir_deploy.report.html import render
 from tests.report.page import Page, read
-from tests.report.sample import CHECKPOINT, FOREIGN, FP32, engines, proof, sample
+from tests.report.sample import CHECKPOINT, FOREIGN, FP32, PICTURE, engines, proof, sample
 
 
 @pytest.fixture(scope="module")
@@ -115,12 +115,13 @@ def test_proofs_and_runtimes(page: Page) -> None:
 
 def test_latency(page: Page) -> None:
     assert page.row("latency", "PyTorch eager") == [
-        *("pytorch", "fp32", "1", "0.815", "0.913", "0.978", "1.516", "1,227", "1.00×"),
+        *("pytorch", "fp32", "1", "0.815", "0.913", "0.978", "1.516", "3.032", "1,227", "1.00×"),
     ]
     assert page.row("latency", "openvino-int8", skip=1) == [
-        *("openvino", "int8", "8", "0.099", "0.111", "0.119", "0.184", "80,808", "11.12×"),
+        *("openvino", "int8", "8", "0.099", "0.111", "0.119", "0.184", "0.368", "80,808", "11.12×"),
     ]
-    assert page.row("latency", "tensorrt-rtx-fp16 not run") == ["tensorrt-rtx", "fp16", "1", *["–"] * 6]
+    assert page.row("latency", "tensorrt-rtx-fp16 not run") == ["tensorrt-rtx", "fp16", "1", *["–"] * 7]
+    assert page.row("load", "openvino-int8") == ["1", "17.3", "–", "–"]
     assert page.titles["latency/2/engine"] == "engines/openvino-int8"
     assert "speed-up by median over PyTorch eager" in page.text
     assert page.tables["settings"][1:] == [
@@ -164,9 +165,61 @@ def test_plots_write_their_values_out(page: Page) -> None:
     ):
         assert pair in zip(page.svg_texts, page.svg_texts[1:], strict=False)
     labels = [attributes["aria-label"] for tag, attributes in page.elements if tag == "svg"]
-    assert len(labels) == 7  # operators, accuracy, sizes, sensitivity, latency at two batch sizes, throughput
-    assert "openvino-int8 0.021, 0.032, 0.062 ms" in labels[4]
-    assert "openvino-int8 45,123 at 1, 80,808 at 8" in labels[6]
+    # accuracy, drop, layers, operators, a block twice, sizes, sensitivity, latency at two batch sizes, and over both,
+    # throughput
+    assert len(labels) == 12
+    assert "openvino-int8 0.021, 0.032, 0.062 ms" in labels[8]
+    assert "openvino-int8 0.021 at 1, 0.099 at 8" in labels[10]
+    assert "openvino-int8 45,123 at 1, 80,808 at 8" in labels[11]
+
+
+def test_stages(page: Page) -> None:
+    assert page.row("stages", "PyTorch") == ["–", "99.17 %", *["–"] * 7, "reference"]
+    assert page.row("stages", "folded ONNX") == [
+        *("traced ONNX", "98.89 %", "0.28", "99.44 %", "2.17e-02", "47.3"),
+        *("0.28", "99.44 %", "46.9", "passed"),
+    ]
+    assert page.row("stages", "rtx-fp16 simulation")[4:6] == ["not finite", "–"]
+    assert page.row("stages", "rtx-fp16 simulation")[-1] == "failed the outputs hold NaN"
+
+
+def test_layers(page: Page) -> None:
+    assert page.row("errors-int8-cpu", "mid/Conv") == [
+        *("layers.0", "residual", "6.0", "1.23e-02", "6.0", "725.0 %", "diverges")
+    ]
+    assert page.row("errors-fp32", "mid/Conv") == ["layers.0", "residual", "equal", "0", "no error", "0.0 %", "ok"]
+    assert "int8-cpu diverges first at the node 'mid/Conv' (layers.0, residual)" in page.text
+    label = next(one["aria-label"] for tag, one in page.elements if tag == "svg" and "every layer" in one["aria-label"])
+    # 5.5 dB: 10 ** (-5.5 / 20).
+    assert "int8-cpu at most 53.088 %, wrong first at mid/Conv" in label
+
+
+def test_accuracy(page: Page) -> None:
+    assert page.row("accuracy", "openvino-int8") == [
+        *("359", "99.17 %", "98.89 %", "3", "2", "0.28", "-0.63 to 1.41", "0.62", "1.02"),
+        "undecided some 1,234 images would decide",
+    ]
+    assert page.row("accuracy", "tensorrt-rtx-fp16 simulation")[-1].startswith("undecided")
+    assert "Non-inferior in top-1 0 of 3 engines 3 undecided" in _flat(page)
+
+
+def test_flipped_images(page: Page) -> None:
+    assert page.row("flips", "openvino-int8") == ["359", "3", "99.73 %", "2"]
+    images = [attributes for tag, attributes in page.elements if tag == "img"]
+    assert images == [{"src": f"data:image/png;base64,{PICTURE}", "alt": "digits/41"}]
+    flat = _flat(page)
+    assert "digits/41 label eight checkpoint three (by 2.3) openvino-int8 five (by 0.081)" in flat
+    assert "no picture kept digits/97 label eight checkpoint three (by 0.51) openvino-int8 not finite" in flat
+    assert flat.index("digits/41") < flat.index("digits/97")  # the surer one first
+
+
+def test_the_block_is_drawn_from_the_record(page: Page) -> None:
+    words = page.svg_texts
+    start = words.index("r")
+    assert words[start : start + 5] == ["r", "t", "Conv", "16 → 16, 3×3", "Conv"]
+    assert words[words.index("r+t") : words.index("r+t") + 4] == ["r+t", "Conv", "32 → 32, 3×3", "joined"]
+    assert "The block layers.0 as it was traced: 6 nodes" in page.text
+    assert "The same block folded: 1 node" in page.text
 
 
 def test_a_failed_proof_is_a_failed_run_whatever_the_record_says() -> None:
@@ -209,13 +262,14 @@ def test_equal_and_infinite_outputs() -> None:
 
 def test_a_run_that_stopped_early_says_what_is_missing() -> None:
     run: dict[str, Any] = sample() | {"graphs": [], "engines": [], "bench": None, "files": [], "calibration": None}
-    run["unfolded"] = None
+    run |= {"unfolded": None, "stages": None, "layers": None, "block": None}
     run["export"] |= {"check": None, "fold": None}
     page = read(render(run))
     assert page.tables["absent"][1:] == [
         ["check of the exported graph", "it was left out"],
         ["fold", "it was left out: the graphs are the raw trace"],
         ["engines", "none was built"],
+        ["comparison of every stage and layer with PyTorch", "it was left out"],
         ["latency", "it was not measured"],
     ]
     assert sorted(page.tables) == ["absent", "machine", "model"]
@@ -225,9 +279,10 @@ def test_a_run_that_stopped_early_says_what_is_missing() -> None:
 def test_images_without_labels() -> None:
     run = sample()
     for engine in run["engines"]:
-        engine["verify"] |= {"top1_drop": None}
+        engine["verify"] |= {"top1_drop": None, "drop": None}
         for side in ("reference", "candidate"):
             engine["verify"][side] |= {"top1": None, "top5": None}
     page = read(render(run))
     assert page.row("engines", "openvino-int8")[4:7] == ["-", "-", "–"]
+    assert "accuracy" not in page.tables
     assert "Top-1 of" not in " ".join(str(attributes) for _, attributes in page.elements)

@@ -16,7 +16,7 @@ from rir_deploy.report.html import render
 from rir_deploy.report.pairs import find_pairs
 from rir_deploy.report.plots_int8 import sensitivity_plots
 from rir_deploy.report.schema import read_run
-from rir_deploy.report.tables_int8 import candidates_table, layers_table, pairs_table
+from rir_deploy.report.tables_int8 import candidates_table, pairs_table, ranking_table
 from tests.report.page import Page, read
 from tests.report.sample import ranking, sample
 
@@ -197,7 +197,7 @@ def test_what_was_left_out_is_said() -> None:
 
 def test_the_terminal_shows_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     run = read_run(sample())
-    for table in (candidates_table(run.graphs[1]), layers_table(run.graphs[1], 2), pairs_table(run)):
+    for table in (candidates_table(run.graphs[1]), ranking_table(run.graphs[1], 2), pairs_table(run)):
         assert table is not None
         show(table)
     out = capsys.readouterr().out

@@ -30,4 +30,4 @@ def test_importing_it_loads_nothing_heavy() -> None:
 
 def test_templates_are_package_data() -> None:
     names = {entry.name for entry in files("rir_deploy.report").joinpath("templates").iterdir()}
-    assert names == {"macros.html.jinja", "report.html.jinja", "style.css"}
+    assert names == {"base.html.jinja", "compare.html.jinja", "macros.html.jinja", "report.html.jinja", "style.css"}

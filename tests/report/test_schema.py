@@ -11,7 +11,7 @@ import pytest
 from rir_deploy.errors import InputError
 from rir_deploy.report.reader import Bounds, read_record
 from rir_deploy.report.schema import Run, read_run
-from tests.report.sample import sample
+from tests.report.sample import PICTURE, sample
 
 
 def refusal(change: Callable[[dict[str, Any]], object]) -> str:
@@ -71,8 +71,32 @@ CASES: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda run: run.pop("schema"), "it has no 'schema'"),
     (lambda run: run.update(schema="1"), "'schema' must be a whole number, not '1'"),
     (lambda run: run.update(schema=True), "'schema' must be a whole number, not True"),
-    (lambda run: run.update(schema=3), "has schema 3, and this version reads schema 2; update rir-deploy"),
-    (lambda run: run.update(schema=1), "has schema 1, and this version reads schema 2; repeat the run, which keeps"),
+    (lambda run: run.update(schema=4), "has schema 4, and this version reads schema 3; update rir-deploy"),
+    (lambda run: run.update(schema=2), "has schema 2, and this version reads schema 3; repeat the run, which keeps"),
+    (lambda run: run.update(schema=1), "has schema 1, and this version reads schema 3; repeat the run, which keeps"),
+    (
+        lambda run: run["pictures"].update({"41": "PHN2Zz4="}),
+        "'pictures.41' must be a PNG image in base64, not 'PHN2Zz",
+    ),
+    (
+        lambda run: run["pictures"].update({"41": 'iVBORw0KGgo" onerror="x'}),
+        "'pictures.41' must be a PNG image in base64, not 'iVBORw0KGgo\" onerror=\"x'",
+    ),
+    (lambda run: run["pictures"].update({"x": PICTURE}), "'pictures' must be a number, not 'x'"),
+    (
+        lambda run: run["engines"][1]["verify"]["drop"].update(interval=[0.1]),
+        "'engines[1].verify.drop.interval' must be a list of 2, not [0.1]",
+    ),
+    (
+        lambda run: run["engines"][1]["verify"]["drop"].update(verdict="fine"),
+        "'engines[1].verify.drop.verdict' must be 'non-inferior' or 'inferior' or 'undecided', not 'fine'",
+    ),
+    (
+        lambda run: run["layers"][0]["rows"][0].update(verdict="lost"),
+        "'layers[0].rows[0].verdict' must be 'ok' or 'follows' or 'differs' or 'diverges', not 'lost'",
+    ),
+    (lambda run: run["stages"]["rows"][1].update(top1=2), "'stages.rows[1].top1' must be 0 to 1, not 2"),
+    (lambda run: run["block"]["after"][0].update(inputs="x"), "'block.after[0].inputs' must be a list, not 'x'"),
     (
         lambda run: run["graphs"][1]["sensitivity"]["layers"][2].update(kept="no"),
         "'graphs[1].sensitivity.layers[2].kept' must be true or false, not 'no'",
@@ -100,12 +124,12 @@ def _required(data: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """The places of every key in the record, except inside what is free in form."""
     if isinstance(data, list):
         return [place for index, value in enumerate(data) for place in _required(value, (*path, index))]
-    if not isinstance(data, dict) or (path and path[-1] in ("work", "realized", "settings", "before", "after")):
+    if not isinstance(data, dict) or (path and path[-1] in ("work", "realized", "settings", "ops", "pictures")):
         return []
     return [place for key, value in data.items() for place in [(*path, key), *_required(value, (*path, key))]]
 
 
-OPTIONAL = {"notes", "status", "reason", "speedup", "warnings", "work"}
+OPTIONAL = {"notes", "status", "reason", "speedup", "warnings", "work", "max", "load_ms"}
 PLACES = [
     place
     for place in _required(sample())
