@@ -67,7 +67,9 @@ def _edges(axes: Axes, layout: Layout) -> None:
         points[-1] = (points[-1][0], points[-1][1] - half)
         xs, ys = zip(*points, strict=True)
         axes.plot(xs, ys, color=paint("soft"), lw=0.9, zorder=1)
-        axes.plot([xs[-1]], [ys[-1] - 0.05], marker="v", ms=3.2, mfc=paint("soft"), mec=paint("soft"), zorder=1)
+        axes.plot(
+            [xs[-1]], [ys[-1] - 0.05], marker="v", ls="none", ms=3.2, mfc=paint("soft"), mec=paint("soft"), zorder=1
+        )
 
 
 def _node(axes: Axes, node: Node, layout: Layout, column_in: float) -> None:
