@@ -19,6 +19,7 @@ COMMANDS: dict[str, str] = {
     "build-engine": "rir_deploy.cli.build_engine",
     "verify": "rir_deploy.cli.verify",
     "bench": "rir_deploy.cli.bench",
+    "roofline": "rir_deploy.cli.roofline",
     "report": "rir_deploy.cli.report",
     "compare": "rir_deploy.cli.compare",
     "run": "rir_deploy.cli.run",
