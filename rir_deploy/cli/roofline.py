@@ -117,5 +117,6 @@ def _print_layers(row: dict[str, Any], name: str) -> None:
         )
         for layer in worst
     ]
-    title = f"{name} at batch {row['batch']}: the layers that lose most, of {len(row['layers'])}; all else {row['rest_ms']:.3f} ms"
+    count, rest = len(row["layers"]), f"{row['rest_ms']:.3f} ms"
+    title = f"{name} at batch {row['batch']}: the layers that lose most, of {count}; all else takes {rest}"
     print_table(title, ("layer", "block", "MMAC", "measured ms", "least ms", "of the ceiling", "bound by"), rows)

@@ -20,8 +20,8 @@ _SCALE = 0.05
 def chain_graph(shape: Shape, precision: str) -> ir.Model:
     """The chain as a model with one input and one output; the same arguments give the same bytes.
 
-    "int8" is Q/DQ in the flavour that CPUs fuse: uint8 activations, int8 weights with a scale a channel, int32 bias; the
-    input and the output are uint8, so that nothing but convolutions is timed.
+    "int8" is Q/DQ in the flavour that CPUs fuse: uint8 activations, int8 weights with a scale a channel, int32 bias.
+    Input and output are uint8, so that nothing but convolutions is timed.
 
     Raises:
         UsageError: an unknown precision.
