@@ -25,11 +25,12 @@ from rir_deploy.models.rir import RiR
 from rir_deploy.pipeline.build import BuildRequest, build_engine
 from rir_deploy.pipeline.calibrate import CalibrationRequest
 from rir_deploy.pipeline.export import ExportRequest, export_file
+from rir_deploy.pipeline.lower import Precision
 from rir_deploy.pipeline.roofline import RooflineRequest, roofline_files
 from rir_deploy.recipe import load_recipe
 
 RUNTIMES = ("onnxruntime", "openvino")
-PRECISIONS = ("fp32", "int8")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 
 
 def quick_calibration(data: str) -> CalibrationRequest:

@@ -79,7 +79,7 @@ def average_first(model: ir.Model) -> ir.Model:
     """The head's 1x1 convolution behind the average instead of before it: the same sums, 64 times fewer products."""
     mean = next(node for node in model.graph if node.op_type == "ReduceMean")
     conv = mean.inputs[0].producer() if mean.inputs[0] is not None else None
-    if conv is None or conv.op_type != "Conv" or list(conv.inputs[1].shape)[2:] != [1, 1]:  # type: ignore[index,arg-type,union-attr]
+    if conv is None or conv.op_type != "Conv" or list(conv.inputs[1].shape)[2:] != [1, 1]:  # type: ignore[arg-type,union-attr]
         raise SystemExit("the head is not a 1x1 convolution before an average")
     axes = ir.Value(name="head_axes", const_value=ir.tensor(np.array([2, 3]), name="head_axes"))
     axes.type, axes.shape = ir.TensorType(ir.DataType.INT64), ir.Shape([2])

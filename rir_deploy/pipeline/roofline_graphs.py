@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -60,7 +62,7 @@ class _Writer:
         self.weights.append(numpy_helper.from_array(np.asarray(array), name))
         return name
 
-    def _node(self, op: str, inputs: list[str], output: str, **attributes: object) -> str:
+    def _node(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
         self.nodes.append(helper.make_node(op, inputs, [output], name=f"{output}/{op}", **attributes))
         return output
 

@@ -34,7 +34,7 @@ def profile_layers(job: Job) -> Job:
     ``image`` ([C, H, W] or None) and ``threads``. The caller has checked the engine.
     """
     image = tuple(job["image"]) if job["image"] else None
-    batch = random_batch(input_spec(load_onnx(Path(job["graph"]))), job["batch"], image)  # type: ignore[arg-type]
+    batch = random_batch(input_spec(load_onnx(Path(job["graph"]))), job["batch"], image)
     engine = Path(job["engine"])
     time_nodes(job["backend"], engine, batch, job["threads"], _WARMUP)
     return {"nodes": [asdict(one) for one in time_nodes(job["backend"], engine, batch, job["threads"], RUNS)]}
