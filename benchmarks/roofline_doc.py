@@ -16,29 +16,33 @@ INTRODUCTION = """# Roofline
 Written by `benchmarks/roofline_doc.py` from `benchmarks/results/`; `benchmarks/roofline.py` and
 `benchmarks/roofline_attempts.py` make the figures.
 
-`rir-deploy roofline ENGINE...` says how far an engine is from what this machine can do, and which of its layers hold it
-back. It takes engines of ONNX Runtime and OpenVINO, and ONNX files; `--json` prints the record, `--from bench.json` takes
-the times that `bench --json` printed, and `[bench] roofline = true` puts it into a run and its report.
+`rir-deploy roofline ENGINE...` says how far an engine is from what this machine can do, and which of its layers hold
+it back. It takes engines of ONNX Runtime and OpenVINO, and ONNX files; `--json` prints the record, `--from
+bench.json` takes the times that `bench --json` printed, and `[bench] roofline = true` puts it into a run and its
+report.
 
 ## How it is measured
 
-- **Ceilings.** The most multiply-adds a second that any runtime here reaches in a precision, over a set of shapes: 3x3
-  convolutions of 64 to 512 channels, products of matrices (1x1 convolutions) of 256 to 2048, and every convolution of the
-  network itself. Each is a graph of its own with nothing else in it, chained up to 16 times so that the call itself does
-  not count; INT8 as Q/DQ that fuses, with integers in and out. The fastest call of all rounds counts: what was reached
-  once is what the machine can do. BF16 is measured too, as what an FP16 engine could be computed in.
-- **Bytes.** Copies of several sizes by all threads at once, read and written bytes together. A layer's activations move
-  at the speed of a copy of their own size, since the next layer reads them at once, out of a cache if they fit; its weights
-  at that of a copy as large as all weights, since all others are read before they are again.
-- **Least time** of a layer: the longer of multiply-adds over the ceiling and bytes over the bandwidth. Whatever is between
-  the layers counts nothing, since it can be fused. The *share* is the least time of all layers over the median call. It is
-  a strict one: the ceiling is a fastest call, the engine's time a median. Beside it stands the share of the fastest call.
-- A share over 102 % is flagged: then the ceiling was measured too low. So is a machine that runs its best shape at less
-  than 90 % of the ceiling when the engines are timed.
+- **Ceilings.** The most multiply-adds a second that any runtime here reaches in a precision, over a set of shapes:
+  3x3 convolutions of 64 to 512 channels, products of matrices (1x1 convolutions) of 256 to 2048, and every
+  convolution of the network itself. Each is a graph of its own with nothing else in it, chained up to 16 times so
+  that the call itself does not count; INT8 as Q/DQ that fuses, with integers in and out. The fastest call of all
+  rounds counts: what was reached once is what the machine can do. BF16 is measured too, as what an FP16 engine could
+  be computed in.
+- **Bytes.** Copies of several sizes by all threads at once, read and written bytes together. A layer's activations
+  move at the speed of a copy of their own size, since the next layer reads them at once, out of a cache if they fit;
+  its weights at that of a copy as large as all weights, since all others are read before they are again.
+- **Least time** of a layer: the longer of multiply-adds over the ceiling and bytes over the bandwidth. Whatever is
+  between the layers counts nothing, since it can be fused. The *share* is the least time of all layers over the
+  median call. It is a strict one: the ceiling is a fastest call, the engine's time a median. Beside it stands the
+  share of the fastest call.
+- A share over 102 % is flagged: then the ceiling was measured too low. So is a machine that runs its best shape at
+  less than 90 % of the ceiling when the engines are timed.
 - **Measured time of a layer**: the runtime's own profiler, median of 30 calls. Profiling costs some time itself.
 
-Ceilings are kept in `$XDG_CACHE_HOME/rir-deploy` (or `~/.cache/rir-deploy`), by CPU, cores, threads and versions of the
-runtimes; what is damaged, edited or of another machine is measured anew. `--no-cache` neither reads nor writes it.
+Ceilings are kept in `$XDG_CACHE_HOME/rir-deploy` (or `~/.cache/rir-deploy`), by CPU, cores, threads and versions of
+the runtimes; what is damaged, edited or of another machine is measured anew. `--no-cache` neither reads nor writes
+it.
 """
 
 
@@ -96,8 +100,8 @@ def layers(row: dict[str, Any]) -> str:
     lost = sum(one["measured_ms"] - one["ceiling_ms"] for one in timed)
     between = row["median_ms"] - sum(one["measured_ms"] for one in timed) - row["rest_ms"]
     words = (
-        f"All {len(timed)} layers lose {lost:.3f} ms together; everything else that runs (rounding the input, changes of "
-        f"layout, the average) takes {row['rest_ms']:.3f} ms, and {between:+.3f} ms of the median are not in the profile."
+        f"All {len(timed)} layers lose {lost:.3f} ms together; everything else that runs (rounding the input, changes "
+        f"of layout, the average) takes {row['rest_ms']:.3f} ms; {between:+.3f} ms of the median are in no node's time."
     )
     return f"{table(titles, rows)}\n\n{words}"
 
@@ -121,7 +125,8 @@ def document() -> str:
     parts = [
         INTRODUCTION,
         "## The full-size RiR\n",
-        f"{record['network']}, folded; {machine['cpu']} ({', '.join(machine['features'])}), {record['threads']} threads.\n",
+        f"{record['network']}, folded; {machine['cpu']} ({', '.join(machine['features'])}), "
+        f"{record['threads']} threads.\n",
         engines(record) + "\n",
         "### Ceilings of this machine\n",
         ceilings(record) + "\n",
@@ -134,8 +139,8 @@ def document() -> str:
     if tried.exists():
         parts += [
             "## What was tried to bring INT8 at batch 1 nearer to it\n",
-            "Each change alone, in turns with the engine as it is, each in a process of its own; the ratio is the median over "
-            "the rounds of (changed / as it is), under 1 is faster. *The same again* is the noise.\n",
+            "Each change alone, in turns with the engine as it is, each in a process of its own; the ratio is the median "
+            "over the rounds of (changed / as it is), under 1 is faster. *The same again* is the noise.\n",
             attempts(json.loads(tried.read_text(encoding="utf-8"))) + "\n",
         ]
     return "\n".join(parts)
