@@ -139,8 +139,8 @@ def document() -> str:
     if tried.exists():
         parts += [
             "## What was tried to bring INT8 at batch 1 nearer to it\n",
-            "Each change alone, in turns with the engine as it is, each in a process of its own; the ratio is the median "
-            "over the rounds of (changed / as it is), under 1 is faster. *The same again* is the noise.\n",
+            "Each change alone, in turns with the engine as it is, each in a process of its own; the ratio is the "
+            "median over the rounds of (changed / as it is), under 1 is faster. *The same again* is the noise.\n",
             attempts(json.loads(tried.read_text(encoding="utf-8"))) + "\n",
         ]
     return "\n".join(parts)
