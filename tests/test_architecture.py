@@ -30,6 +30,7 @@ STAGES = {
     "verify": {"errors"},
     "bench": {"errors", "artifacts"},
     "bundle": {"errors", "data"},
+    "roofline": {"errors", "artifacts", "data"},
 }
 HEAVY = ("torch", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "onnx", "numpy", "sklearn", "rich")
 
