@@ -71,7 +71,14 @@ def _layer(node: ir.Node, layer: Layer, macs: int, batch: int) -> GraphLayer:
         _bytes(node.inputs[0], layer.activations, batch),
         _bytes(output, _written_type(output, layer.activations), batch),
     )
-    return GraphLayer(work, _conv_shape(node, layer, batch), frozenset({layer.name, str(output.name)}))
+    return GraphLayer(work, _conv_shape(node, layer, batch), frozenset({layer.name, *_names(output)}))
+
+
+def _names(value: ir.Value) -> list[str]:
+    """A layer's result, and what it is called behind the nodes that are computed with it: runtimes name by either."""
+    readers = [use.node for use in value.uses()]
+    fused = len(readers) == 1 and readers[0].op_type in (*_FUSED, "BatchNormalization")
+    return [str(value.name), *(_names(readers[0].outputs[0]) if fused else [])]
 
 
 def _precision(layer: Layer) -> str:

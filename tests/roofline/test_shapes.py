@@ -81,7 +81,8 @@ def test_runtimes_fuse_int8_chains_and_their_numbers_stay_alive(backend: str) ->
         options.intra_op_num_threads = 1
         result = runtime.InferenceSession(content, options, ["CPUExecutionProvider"]).run(None, {"x": image})[0]
     else:
-        compiled = runtime.Core().compile_model(content, "CPU", {"INFERENCE_NUM_THREADS": 1})
+        core = runtime.Core()
+        compiled = core.compile_model(core.read_model(content), "CPU", {"INFERENCE_NUM_THREADS": 1})
         from rir_deploy.engines.openvino import executed_precisions
 
         assert executed_precisions(compiled)["conv"] == {"u8": 4}
