@@ -27,6 +27,7 @@ from rir_deploy.pipeline.calibrate import CalibrationRequest
 from rir_deploy.pipeline.export import ExportRequest, export_file
 from rir_deploy.pipeline.lower import Precision
 from rir_deploy.pipeline.roofline import RooflineRequest, roofline_files
+from rir_deploy.pipeline.roofline_measure import MeasureOptions
 from rir_deploy.recipe import load_recipe
 
 RUNTIMES = ("onnxruntime", "openvino")
@@ -82,8 +83,8 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, help="a trained network in the place of the full-size one")
     parser.add_argument("--data", help="its calibration images (default: noise)")
     parser.add_argument("--batches", default="1,32")
-    parser.add_argument("--duration", type=float, default=3.0, help="seconds of timing for each engine")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--duration", type=float, default=2.0, help="seconds of timing for each engine")
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--keep", type=Path, help="folder for the engines (default: a temporary one)")
     arguments = parser.parse_args()
     folder = arguments.keep or Path(tempfile.mkdtemp())
@@ -92,7 +93,7 @@ def main() -> None:
         engines = make_engines(arguments.checkpoint, arguments.data, folder)
         batches = tuple(int(batch) for batch in arguments.batches.split(","))
         options = BenchOptions(duration_s=arguments.duration, rounds=arguments.rounds, batches=batches)
-        record = roofline_files(RooflineRequest(tuple(engines), options, cache=False))
+        record = roofline_files(RooflineRequest(tuple(engines), options, cache=False, measure=MeasureOptions(rounds=2)))
         network = "rir-18-wide, random weights" if arguments.checkpoint is None else arguments.checkpoint.name
         text = json.dumps({"network": network, **record}, indent=1).replace(f"{folder}/", "")
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
