@@ -17,13 +17,6 @@ if TYPE_CHECKING:
     from rir_deploy.pipeline.bench import Benched
 
 
-def _batches(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[int, ...]:
-    parts = [part.strip() for part in value.split(",")]
-    if not all(part.isdecimal() for part in parts):
-        raise click.BadParameter(f"'{value}' is not a list of batch sizes; write for example 1,8,32")
-    return tuple(int(part) for part in parts)
-
-
 def _share(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
     """Parse 5% or 0.05; a bare number over 1 could be meant as either."""
     if value is None:
@@ -39,9 +32,7 @@ def _share(_ctx: click.Context, _param: click.Parameter, value: str | None) -> f
 
 @click.command("bench", short_help="Time engines side by side.")
 @click.argument("engines", metavar="ENGINE...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--batch", "batches", default="1", show_default=True, metavar="N,...", callback=_batches, help="Batch sizes."
-)
+@common.batches_option
 @click.option(
     "--mode",
     type=click.Choice(sorted(MODE_CHOICES)),

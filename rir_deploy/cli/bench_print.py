@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rir_deploy.bench.options import SYNCHRONOUS
@@ -24,6 +23,8 @@ _TITLES = {
 
 def print_benched(benched: Benched) -> None:
     """Machine, settings, the tables, what ran, and what to be wary of."""
+    from rir_deploy.report.text import short_names
+
     _print_setting(benched)
     names = short_names([row.engine for row in benched.rows])
     for mode in dict.fromkeys(row.mode for row in benched.rows):
@@ -31,13 +32,6 @@ def print_benched(benched: Benched) -> None:
     _print_start(benched.rows, names)
     for line in _remarks(benched, names):
         common.say(line)
-
-
-def short_names(engines: list[str]) -> dict[str, str]:
-    """The last part of every path, or all of it where two have the same."""
-    distinct = list(dict.fromkeys(engines))
-    last = [Path(engine).name or engine for engine in distinct]
-    return {engine: name if last.count(name) == 1 else engine for engine, name in zip(distinct, last, strict=True)}
 
 
 def _print_setting(benched: Benched) -> None:

@@ -24,6 +24,17 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 # Characters of an error, however long the names in it are.
 MAX_MESSAGE = 1000
 
+
+def _batches(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in value.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise click.BadParameter(f"'{value}' is not a list of batch sizes; write for example 1,8,32")
+    return tuple(int(part) for part in parts)
+
+
+batches_option = click.option(
+    "--batch", "batches", default="1", show_default=True, metavar="N,...", callback=_batches, help="Batch sizes."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 force_option = click.option("--force", is_flag=True, help="Replace the output if it exists.")
 recipe_option = click.option(

@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from rir_deploy.cli import common
-from rir_deploy.cli.bench import _batches, short_names
 
 # Of the layers that hold an engine back, those that are printed; --json has all.
 _LAYERS = 8
@@ -16,9 +15,7 @@ _LAYERS = 8
 
 @click.command("roofline", short_help="Hold engines against what this machine can do.")
 @click.argument("engines", metavar="ENGINE...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--batch", "batches", default="1", show_default=True, metavar="N,...", callback=_batches, help="Batch sizes."
-)
+@common.batches_option
 @click.option("--threads", type=int, help="Threads of the runtimes. Default: all cores of this process.")
 @click.option("--duration", "duration_s", type=float, default=3, show_default=True, metavar="S", help="Timing in all.")
 @click.option("--rounds", type=int, default=3, show_default=True, help="Turns that the engines take.")
@@ -62,6 +59,7 @@ def command(
 def print_roofline(record: dict[str, Any]) -> None:
     """The ceilings, the engines, and of each the layers that lose most."""
     from rir_deploy.report.console import percent, print_table
+    from rir_deploy.report.text import short_names
 
     ceilings = [
         (one["precision"], one["backend"], f"{one['gmac_per_s']:.1f}", one["shape"]) for one in record["ceilings"]

@@ -10,7 +10,7 @@ from rir_deploy.bench.process import Job
 from rir_deploy.engines.base import input_spec
 from rir_deploy.engines.node_times import NodeTime, time_nodes
 from rir_deploy.onnx_file import load_onnx
-from rir_deploy.pipeline.bench_worker import random_batch
+from rir_deploy.pipeline.bench_images import random_batch
 from rir_deploy.pipeline.roofline_layers import GraphLayer
 
 RUNS = 30
