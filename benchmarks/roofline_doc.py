@@ -135,8 +135,8 @@ def document() -> str:
     ]
     if any(row["median_ms"] > BUSY * row["fastest_ms"] for row in record["engines"]):
         parts.append(
-            "**Beware: other programs had the processor meanwhile** (medians far over the fastest calls). Only the fastest "
-            "calls say something of the engines; the goal of 90 % is not decided by this run.\n"
+            "**Beware: other programs had the processor meanwhile** (medians far over the fastest calls). Only the "
+            "fastest calls say something of the engines; the goal of 90 % is not decided by this run.\n"
         )
     for row in record["engines"]:
         if row["precision"] == "int8" and row["batch"] == 1 and row["rest_ms"] is not None:
