@@ -12,6 +12,7 @@
              ─ layers       every graph against the checkpoint, layer by layer; or null
              ─ block        one block before the fold and after it; null where there is none to draw
              ─ bench        the latency of the engines; null where it was not measured
+             ─ roofline     the CPU engines against what the machine can do at most; null where it was left out
              ─ files        every file with its hash and the hashes of what it was made from
 
 The keys of the JSON are the fields of the records below; a field with a default may be missing, a key that no field
@@ -28,6 +29,7 @@ from rir_deploy.errors import InputError
 from rir_deploy.report.reader import Amount, Count, Number, Picture, Share, Size, read_record
 from rir_deploy.report.schema_engine import Bench, Engine, Kept, Machine
 from rir_deploy.report.schema_graph import Graph
+from rir_deploy.report.schema_roofline import Roofline
 from rir_deploy.report.schema_stage import Block, LayerErrors, Stages
 
 SCHEMA = 3
@@ -150,6 +152,7 @@ class Run:
     block: Block | None
     bench: Bench | None
     files: tuple[File, ...]
+    roofline: Roofline | None = None
 
     @property
     def all_graphs(self) -> tuple[Graph, ...]:

@@ -15,6 +15,7 @@ from rir_deploy.report.plots_bench import bench_plots
 from rir_deploy.report.plots_block import block_plots
 from rir_deploy.report.plots_int8 import sensitivity_plots
 from rir_deploy.report.plots_layers import layers_plot
+from rir_deploy.report.plots_roofline import roofline_plots
 from rir_deploy.report.schema import Run
 from rir_deploy.report.table import Table
 from rir_deploy.report.tables_accuracy import accuracy_table
@@ -23,6 +24,7 @@ from rir_deploy.report.tables_engine import engines_table, proofs_table, runtime
 from rir_deploy.report.tables_files import absent_table, files_table
 from rir_deploy.report.tables_int8 import candidates_table, pairs_table, ranking_table
 from rir_deploy.report.tables_model import fold_table, graphs_table, kept_tables, machine_table, model_table
+from rir_deploy.report.tables_roofline import roofline_doubts, roofline_tables
 from rir_deploy.report.tables_stages import divergences, errors_table, stages_table
 
 
@@ -130,6 +132,14 @@ def _latency(run: Run) -> Section | None:
     )
 
 
+def _roofline(run: Run) -> Section | None:
+    roofline = run.roofline
+    if roofline is None:
+        return None
+    tables, doubts_of = roofline_tables(roofline), tuple(roofline_doubts(roofline))
+    return Section("roofline", "Roofline", tables, lambda: roofline_plots(roofline), doubts_of)
+
+
 def _provenance(run: Run) -> Section | None:
     return Section("provenance", "Provenance", (files_table(run.files),)) if run.files else None
 
@@ -155,6 +165,7 @@ _SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     _pairs,
     _int8,
     _latency,
+    _roofline,
     _provenance,
     _absent,
 )
