@@ -9,7 +9,7 @@ from typing import Any
 
 from rir_deploy.bench.baseline import read_baseline
 from rir_deploy.bench.machine import read_machine
-from rir_deploy.bench.options import BenchOptions
+from rir_deploy.bench.options import SYNCHRONOUS, BenchOptions
 from rir_deploy.bench.process import run_job
 from rir_deploy.bench.rows import BenchRow
 from rir_deploy.engines.base import GRAPH_NAME
@@ -95,7 +95,7 @@ def roofline_files(request: RooflineRequest, progress: Progress = silent) -> Rec
     """
     machine = read_machine()
     threads = request.options.threads or machine.cores
-    options = replace(request.options, threads=threads)
+    options = replace(request.options, threads=threads, modes=(SYNCHRONOUS,), streams=None)
     image = None if request.recipe is None else load_recipe(request.recipe).preprocessing.input_shape
     trials = _trials(request, image)
     own = [(layer.work.precision, layer.shape.chained()) for one in trials for layer in one.layers if layer.shape]
