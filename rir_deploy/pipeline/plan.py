@@ -23,12 +23,14 @@ else:
 _KEYS = ("checkpoint", "model", "precisions", "backends", "targets", "batch", "stages", "data", "bench")
 _INT8_KEYS = ("sensitivity", "max_drop", "eval_data", "unfolded")
 _DATA_KEYS = ("train", "calibration", "test")
-_BENCH_KEYS = ("batches", "duration_s", "rounds", "threads", "mode", "streams")
+_BENCH_KEYS = ("batches", "duration_s", "rounds", "threads", "mode", "streams", "roofline")
 
 
 @dataclass(frozen=True)
 class BenchPlan:
-    """``duration_s`` 0 leaves the timing out. ``mode`` is one of `bench.options.MODE_CHOICES`."""
+    """``duration_s`` 0 leaves the timing out. ``mode`` is one of `bench.options.MODE_CHOICES`. ``roofline`` holds the
+    engines of CPU backends against what the machine can do.
+    """
 
     batches: tuple[int, ...] = (1,)
     duration_s: float = 3.0
@@ -36,6 +38,7 @@ class BenchPlan:
     threads: int | None = None
     mode: str = "latency"
     streams: int | None = None
+    roofline: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,7 @@ def _bench(table: dict[str, Any]) -> BenchPlan:
         None if threads is None else as_integer(threads, "threads"),
         mode,
         None if streams is None else as_integer(streams, "streams"),
+        as_switch(table.get("roofline", default.roofline), "roofline"),
     )
 
 

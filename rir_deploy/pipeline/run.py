@@ -16,6 +16,7 @@ from rir_deploy.pipeline.progress import Progress, silent
 from rir_deploy.pipeline.run_engines import make_comparison, make_engine, time_engines
 from rir_deploy.pipeline.run_flips import make_pictures
 from rir_deploy.pipeline.run_graphs import make_graph
+from rir_deploy.pipeline.run_roofline import make_roofline
 from rir_deploy.pipeline.run_stages import compare_run
 from rir_deploy.pipeline.run_steps import RunSteps
 from rir_deploy.report.schema import SCHEMA
@@ -69,6 +70,7 @@ def _everything(run: RunSteps) -> dict[str, Any]:
         "pictures": make_pictures(run, [*engines, *compared]),
         **compare_run(run, checkpoint, graphs, engines, kept_trace=traced is not None),
         "bench": time_engines(run, checkpoint, timed),
+        "roofline": make_roofline(run, [*engines, *compared]),
         "files": run.folder.files(),
     }
     text = json.dumps(record, indent=1, sort_keys=True)
