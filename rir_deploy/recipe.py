@@ -19,7 +19,7 @@ else:
 
 Method = Literal["auto", "minmax", "percentile", "entropy", "mse"]
 
-_METHODS = get_args(Method)
+METHODS: tuple[Method, ...] = get_args(Method)
 _DATA_KEYS = ("train", "test")
 
 
@@ -49,8 +49,8 @@ class CalibrationOptions:
             raise InputError(f"seed must be 0 to {2**32 - 1}, not {self.seed}")
         if not 50 < as_number(self.percentile, "percentile") <= 100:
             raise InputError(f"percentile must be over 50 and up to 100, not {self.percentile}")
-        if self.method not in _METHODS:
-            raise InputError(f"method must be one of {', '.join(_METHODS)}, not {self.method!r}")
+        if self.method not in METHODS:
+            raise InputError(f"method must be one of {', '.join(METHODS)}, not {self.method!r}")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from rir_deploy.data.dataset import Dataset
 from rir_deploy.data.sampling import choose
 from rir_deploy.engines import get_backend
 from rir_deploy.engines.base import input_spec
-from rir_deploy.errors import InputError, UsageError
+from rir_deploy.errors import InputError, UsageError, unknown_name
 from rir_deploy.onnx_file import graph_sha256, save_onnx
 from rir_deploy.pipeline.plausible import FEW, check_images
 from rir_deploy.pipeline.progress import Progress, silent, tracked
@@ -39,7 +39,7 @@ from rir_deploy.quantize import (
 from rir_deploy.quantize.ranges import Run
 from rir_deploy.quantize.rounded_file import from_bytes, to_bytes
 from rir_deploy.quantize.weights import Rounding
-from rir_deploy.recipe import CalibrationOptions, Recipe
+from rir_deploy.recipe import METHODS, CalibrationOptions, Recipe
 
 BATCH = 32
 # Images held back to choose by, as a share of the calibration images.
@@ -54,6 +54,9 @@ class CalibrationRequest:
     What is left None is as the recipe says. ``use_recipe_data`` lets a recipe's own images stand in where no data is
     named. ``rounding``, ``equalize``, ``correct_bias``, ``bits`` and ``split_identity`` are those of `TuneOptions`;
     ``expect_top1`` is the accuracy, a fraction, that the FP32 model is known to reach.
+
+    Raises:
+        UsageError: a value that there is not, or two that exclude each other.
     """
 
     data: str | None = None
@@ -78,8 +81,12 @@ class CalibrationRequest:
             )
         if self.expect_top1 is not None and not 0 < self.expect_top1 <= 1:
             raise UsageError(f"--expect-top1 {100 * self.expect_top1:g} is no percentage: over 0, up to 100")
+        if self.method is not None and self.method not in METHODS:
+            raise unknown_name("method", self.method, METHODS)
         if self.method not in (None, "percentile") and self.percentile is not None:
             raise UsageError("--percentile goes with --method percentile")
+        if self.percentile is not None and not 50 < self.percentile <= 100:
+            raise UsageError(f"--percentile {self.percentile:g} is no share to cut at: over 50, up to 100")
 
     @property
     def is_given(self) -> bool:

@@ -58,7 +58,7 @@ def quantize(
 
     Raises:
         InputError: the model is quantised already, nothing in it can be, or the table lacks a tensor.
-        UsageError: a pattern of ``options.keep`` matches nothing.
+        UsageError: a pattern of ``options.keep`` matches nothing, or they leave nothing to quantise.
     """
     quantized = canonical(model)
     if table.split_identity:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,12 +51,12 @@ class Selection:
     kept: Mapping[ir.Node, str]  # with the reason
 
 
-def select(graph: ir.Graph, table: RangeTable, keep: Iterable[str]) -> Selection:
+def select(graph: ir.Graph, table: RangeTable, keep: Sequence[str]) -> Selection:
     """Sort the nodes with weights into those to quantise and those kept.
 
     Raises:
         InputError: nothing can be quantised, the table lacks a tensor, or a weight is not finite.
-        UsageError: a pattern of ``keep`` matches nothing.
+        UsageError: a pattern of ``keep`` matches nothing, or ``keep`` leaves nothing.
     """
     candidates = [node for node in graph if node.op_type in _WEIGHTED and node.domain in ("", "ai.onnx")]
     wanted = {node: pattern for pattern in keep for node in _matching(candidates, pattern)}
@@ -71,6 +71,11 @@ def select(graph: ir.Graph, table: RangeTable, keep: Iterable[str]) -> Selection
         else:
             kept[node] = found
     if not nodes:
+        if any(isinstance(_read(node), Weighted) for node in wanted):
+            raise UsageError(
+                f"--keep leaves nothing to quantise: {', '.join(map(repr, keep))} match every layer that could be; keep "
+                "fewer, or stay with FP32 or FP16"
+            )
         listed = [f"{label(node)}: {reason}" for node, reason in kept.items()]
         reasons = "; ".join(listed[:3]) or "it has no Conv, Gemm or MatMul"
         raise InputError(f"nothing in the model can be quantised ({reasons}); keep fewer nodes or check the model")

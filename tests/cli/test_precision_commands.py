@@ -78,6 +78,16 @@ def test_int8_without_data(made: Made, rir: Runner, tmp_path: Path) -> None:
     untouched(tmp_path, "model.onnx")
 
 
+def test_a_method_that_the_recipe_gets_wrong_is_bad_input(made: Made, rir: Runner, tmp_path: Path) -> None:
+    """The same word on the command line is a wrong use of it."""
+    (digits,) = Path(__file__).parents[2].glob("calibration/digits.toml")
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(digits.read_text().replace('method = "auto"', 'method = "foo"'))
+    ran = rir("quantize", made.onnx, "-o", tmp_path / "q.onnx", "--recipe", recipe)
+    refused(ran, 5, "method must be one of auto")
+    untouched(tmp_path, "mine.toml")
+
+
 def test_precisions_exclude_each_other(made: Made, rir: Runner, tmp_path: Path) -> None:
     refused(rir("build-engine", made.onnx, "--int8", "--fp16", "-o", tmp_path / "engine"), 2, "exclude")
 
@@ -89,6 +99,11 @@ def test_options_that_contradict_each_other(made: Made, rir: Runner, tmp_path: P
     refused(rir(*build, "--samples", "7"), 2, "--int8 and --fp16")
     refused(rir(*build, "--int8", "--ranges", table, "--data", "digits"), 2, "excludes")
     refused(rir("quantize", made.onnx, "-o", output, "--percentile", "99", "--method", "minmax"), 2, "--method")
+    refused(rir("quantize", made.onnx, "-o", output, "--method", "foo"), 2, "unknown method 'foo'", "minmax", "auto")
+    refused(rir("quantize", made.onnx, "-o", output, "--percentile", "40"), 2, "--percentile 40", "over 50")
+    refused(rir("quantize", made.onnx, "-o", output, "--percentile", "nan"), 2, "--percentile")
+    refused(rir("quantize", made.onnx, "-o", output, "--rounding", "foo", "--samples", "32"), 2, "unknown rounding")
+    refused(rir("quantize", made.onnx, "-o", output, "--keep", ".*", "--samples", "32"), 2, "nothing to quantise")
     refused(rir("quantize", made.onnx, "-o", output, "--save-ranges", output), 2, "two files")
     refused(rir("quantize", made.onnx, "-o", output, "--save-ranges", "/proc/r.json"), 2, "cannot write")
     untouched(tmp_path)
