@@ -113,13 +113,17 @@ def _way(candidate: dict[str, Any]) -> str:
     return f"ranges by {candidate['method']}, weights by {candidate['rounding']}{equalized}"
 
 
+# What a layer becomes, by the precision of its weights.
+_BECOMES = {"int8": "INT8", "int4": "INT4 weights", "fp16": "FP16", "fp32": "FP32"}
+
+
 def _say_sensitivity(found: dict[str, Any]) -> None:
     from rir_deploy.report.console import print_table
 
     rows = []
-    for place, layer in enumerate(found["layers"]):
+    for layer in found["layers"]:
         damage = "none" if layer["sqnr_db"] is None else f"{layer['sqnr_db']:.1f} dB"
-        rows.append((layer["node"], damage, "float" if place < found["kept"] else "INT8", ", ".join(layer["members"])))
+        rows.append((layer["node"], damage, _BECOMES[layer["precision"]], ", ".join(layer["members"])))
     print_table("each layer quantised alone", ("node", "SQNR", "becomes", "computes"), rows)
     if found["drop"] is not None:
         common.say(

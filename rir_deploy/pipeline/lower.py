@@ -17,7 +17,7 @@ from rir_deploy.pipeline.calibrate import CalibrationRequest, calibrate, calibra
 from rir_deploy.pipeline.few_bits import few_bits
 from rir_deploy.pipeline.plausible import few_images
 from rir_deploy.pipeline.progress import Progress, silent
-from rir_deploy.pipeline.sensitivity import SearchRequest, Sensitivity, find_sensitivity, keep_patterns, open_evaluation
+from rir_deploy.pipeline.sensitivity import SearchRequest, Sensitivity, find_sensitivity, keep_too, open_evaluation
 from rir_deploy.pipeline.sources import choose_recipe, open_dataset
 from rir_deploy.precision import KeptNode, to_fp16
 from rir_deploy.quantize import QuantizeOptions, RangeTable, Tuned, quantize
@@ -116,9 +116,10 @@ def lower_precision(
     options, sensitivity = request.quantize, None
     if request.search is not None and images is not None:
         sensitivity = find_sensitivity(model, recipe, tuned, options, images, request.search, progress)
-        nodes = tuple(layer.node for layer in sensitivity.ranking[: sensitivity.kept])
-        options = replace(options, keep=(*options.keep, *keep_patterns(nodes)))
+        options = keep_too(options, (layer.node for layer in sensitivity.ranking[: sensitivity.kept]))
     result = quantize(model, tuned.table, options, tuned.rounded)
+    if sensitivity is not None:
+        sensitivity = sensitivity.in_model(result.model)
     judged_on = None if sensitivity is None else sensitivity.eval_sha256
     _record(model, result.model, f"quantize-{options.flavour}", "int8", judged_on)
     return Lowered(

@@ -12,7 +12,7 @@ from rir_deploy.pipeline.calibrate import CalibrationRequest, calibrate, calibra
 from rir_deploy.pipeline.lower import CHOSEN_ON, Lowered, PrecisionRequest, engine_options, lower_precision
 from rir_deploy.pipeline.matrix import GraphSpec
 from rir_deploy.pipeline.run_steps import RunSteps, export_step
-from rir_deploy.pipeline.sensitivity import find_sensitivity, keep_patterns
+from rir_deploy.pipeline.sensitivity import find_sensitivity, keep_too
 from rir_deploy.quantize import QuantizeOptions
 
 Record = dict[str, Any]
@@ -53,7 +53,7 @@ def _parent(run: RunSteps, spec: GraphSpec) -> tuple[Path, str]:
 
 
 def _options(spec: GraphSpec, keep: Sequence[str] = ()) -> QuantizeOptions:
-    return engine_options(spec.flavour or "tensorrt", keep_patterns(tuple(keep)))
+    return keep_too(engine_options(spec.flavour or "tensorrt"), keep)
 
 
 def _ranges(run: RunSteps, spec: GraphSpec) -> str:
@@ -103,7 +103,10 @@ def _rank(run: RunSteps, spec: GraphSpec, ranges: str) -> Record:
     found = find_sensitivity(
         model, run.recipe, tuned, _options(spec), run.dataset("calibration"), run.plan.search, run.progress
     )
-    layers = [{**asdict(layer), "kept": place < found.kept} for place, layer in enumerate(found.ranking)]
+    layers = [
+        {"node": one.node, "members": one.members, "sqnr_db": one.sqnr_db, "kept": place < found.kept}
+        for place, one in enumerate(found.ranking)
+    ]
     return {
         "images": found.images,
         "max_drop": run.plan.search.max_drop,
@@ -132,8 +135,9 @@ def _lower(run: RunSteps, spec: GraphSpec, ranges: str, sensitivity: Record | No
         lowered = lower_precision(load_onnx(_parent(run, spec)[0]), run.recipe, request, run.progress)
         _note_choice(lowered, chosen_on)
         save_onnx(lowered.model, run.folder.path / spec.file, force=True)
-        by_choice = "the budget of accuracy asks for it"
-        reasons = {node.node: by_choice if node.node in layers else node.reason for node in lowered.kept}
+        reasons: dict[str, str] = {}
+        for node in lowered.kept:  # what the cast to FP16 leaves in FP32 is named a second time
+            reasons.setdefault(node.node, node.reason)
         return {"kept": [{"node": node, "reason": reason} for node, reason in reasons.items()]}
 
     return run.step(f"graph {spec.name}", inputs, [spec.file], make, parents)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -16,11 +15,15 @@ from rir_deploy.errors import InputError, UsageError
 from rir_deploy.pipeline.calibrate import BATCH, open_session
 from rir_deploy.pipeline.progress import Progress, tracked
 from rir_deploy.pipeline.sources import open_dataset
+from rir_deploy.precision import KeptNode
 from rir_deploy.quantize import QuantizeOptions, Tuned, quantize
+from rir_deploy.quantize.layers import read_layers
 from rir_deploy.quantize.search import LayerDamage, fewest_kept, rank
 from rir_deploy.quantize.select import members_of
 from rir_deploy.recipe import Recipe
 
+# Why a layer that the search keeps stays in float.
+_REASON = "the budget of accuracy asks for it"
 # Images a layer is ranked on: the ranking needs no more, and each layer is run on them.
 _IMAGES = 128
 
@@ -61,8 +64,13 @@ class Sensitivity:
     drop: float | None = None
     eval_sha256: str | None = None
 
+    def in_model(self, model: ir.Model) -> Sensitivity:
+        """With the precision that every layer has in the quantised model."""
+        found = read_layers(model)
+        return replace(self, ranking=tuple(replace(one, precision=found[one.node].precision) for one in self.ranking))
+
     def to_dict(self) -> dict[str, object]:
-        layers = [{"node": one.node, "members": list(one.members), "sqnr_db": one.sqnr_db} for one in self.ranking]
+        layers = [{**asdict(one), "members": list(one.members)} for one in self.ranking]
         return {"images": self.images, "kept": self.kept, "drop": self.drop, "layers": layers}
 
 
@@ -114,14 +122,13 @@ def find_sensitivity(
     return Sensitivity(tuple(ranking), kept, len(indices), found, evaluation.source.fingerprint())
 
 
-def keep_patterns(nodes: tuple[str, ...]) -> tuple[str, ...]:
-    """Nodes by name as what ``QuantizeOptions.keep`` takes."""
-    return tuple(f"^{re.escape(node)}$" for node in nodes)
+def keep_too(options: QuantizeOptions, nodes: Iterable[str]) -> QuantizeOptions:
+    """The options with more nodes in float, because of a budget."""
+    return replace(options, pinned=(*options.pinned, *(KeptNode(node, _REASON) for node in nodes)))
 
 
 def _keeping(model: ir.Model, tuned: Tuned, options: QuantizeOptions, nodes: tuple[str, ...]) -> ir.Model:
-    wanted = replace(options, keep=(*options.keep, *keep_patterns(nodes)))
-    return quantize(model, tuned.table, wanted, tuned.rounded).model
+    return quantize(model, tuned.table, keep_too(options, nodes), tuned.rounded).model
 
 
 def open_evaluation(recipe: Recipe, request: SearchRequest, calibration: Dataset) -> Dataset | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from rir_deploy.errors import UsageError, unknown_name
+from rir_deploy.precision import KeptNode
 
 Flavour = Literal["tensorrt", "cpu"]
 Rest = Literal["fp32", "fp16"]
@@ -23,6 +24,7 @@ class QuantizeOptions:
         keep: regular expressions; a convolution or product with a match in its name, the names of its output and
             weight, or the unfolded tensors in it stays in float.
         rest: type of what is not quantised; "fp16" with "tensorrt" only.
+        pinned: nodes that stay in float for a reason of their own: a budget, or the range table's word.
 
     Raises:
         UsageError: an unknown flavour or rest, a combination that does not exist, or something in ``keep`` that is not
@@ -33,6 +35,7 @@ class QuantizeOptions:
     reduced_range: bool = False
     keep: tuple[str, ...] = ()
     rest: Rest = "fp32"
+    pinned: tuple[KeptNode, ...] = ()
 
     def __post_init__(self) -> None:
         if self.flavour not in get_args(Flavour):

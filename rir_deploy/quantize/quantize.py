@@ -30,12 +30,14 @@ class QuantizeResult:
     Attributes:
         quantized: names of the nodes that compute on integers, in graph order.
         kept: nodes with weights that do not, and nodes that stay FP32 where the rest is FP16.
+        asked: those of the kept that the options ask for.
         tensors: the activations that a Q/DQ pair rounds.
     """
 
     model: ir.Model
     quantized: tuple[str, ...]
     kept: tuple[KeptNode, ...]
+    asked: tuple[KeptNode, ...]
     tensors: tuple[str, ...]
 
 
@@ -66,7 +68,7 @@ def quantize(
     equalize(quantized.graph, table.exponents)
     raise_opset(quantized, _opset(options, rounded or {}))
     graph = quantized.graph
-    selection = select(graph, table, options.keep)
+    selection = select(graph, table, options.keep, options.pinned)
     placement = place(graph, selection, options.flavour)
     tensors = tuple(str(value.name) for value in placement.tensors)
     names = tuple(label(found.node) for found in selection.nodes)
@@ -78,7 +80,7 @@ def quantize(
     if options.flavour == "tensorrt":
         check_tensorrt_graph(quantized)
     write_layers(quantized, selection, kept, options, rounded or {})
-    return QuantizeResult(quantized, names, kept, tensors)
+    return QuantizeResult(quantized, names, kept, selection.asked, tensors)
 
 
 def _opset(options: QuantizeOptions, rounded: Mapping[str, RoundedWeight]) -> int:

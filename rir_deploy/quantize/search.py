@@ -16,11 +16,13 @@ class LayerDamage:
         node: the ONNX node.
         members: tensors of the unfolded graph that it computes; empty in a graph that was not folded.
         sqnr_db: of the outputs, the layer quantised and all others in float; None where it changes nothing.
+        precision: that the layer was given in the end (`layers`); None before that is decided.
     """
 
     node: str
     members: tuple[str, ...]
     sqnr_db: float | None
+    precision: str | None = None
 
 
 def rank(layers: Iterable[tuple[str, tuple[str, ...]]], damage: Callable[[str], float | None]) -> list[LayerDamage]:

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from rir_deploy.errors import InputError, UsageError
-from rir_deploy.precision import label
+from rir_deploy.precision import KeptNode, label
 from rir_deploy.quantize.table import RangeTable
 
 # The fold writes here which tensors of the unfolded graph a node computes: [[name, first, last + 1], ...].
@@ -45,25 +45,34 @@ class Weighted:
 
 @dataclass(frozen=True)
 class Selection:
-    """``nodes`` and ``kept`` together are all nodes of the graph that hold weights, each in graph order."""
+    """``nodes`` and ``kept`` together are all nodes of the graph that hold weights, each in graph order.
+
+    ``asked`` are those of the kept ones that somebody asked for; the others cannot be quantised.
+    """
 
     nodes: tuple[Weighted, ...]
     kept: Mapping[ir.Node, str]  # with the reason
+    asked: tuple[KeptNode, ...]
 
 
-def select(graph: ir.Graph, table: RangeTable, keep: Sequence[str]) -> Selection:
+def select(graph: ir.Graph, table: RangeTable, keep: Sequence[str], pinned: Sequence[KeptNode] = ()) -> Selection:
     """Sort the nodes with weights into those to quantise and those kept.
 
+    Args:
+        keep, pinned: see `QuantizeOptions`; a pinned node stays for its own reason, whatever pattern matches it.
+
     Raises:
-        InputError: nothing can be quantised, the table lacks a tensor, or a weight is not finite.
+        InputError: nothing can be quantised, the table lacks a tensor, a pinned node is not there, or a weight is not
+            finite.
         UsageError: a pattern of ``keep`` matches nothing, or ``keep`` leaves nothing.
     """
     candidates = [node for node in graph if node.op_type in _WEIGHTED and node.domain in ("", "ai.onnx")]
-    wanted = {node: pattern for pattern in keep for node in _matching(candidates, pattern)}
+    wanted = {node: f"asked for by '{pattern}'" for pattern in keep for node in _matching(candidates, pattern)}
+    wanted |= _pinned(candidates, pinned)
     nodes: list[Weighted] = []
     kept: dict[ir.Node, str] = {}
     for node in candidates:
-        found = f"asked for by '{wanted[node]}'" if node in wanted else _read(node)
+        found = wanted.get(node) or _read(node)
         if isinstance(found, Weighted):
             found = _range_reason(found, table) or found
         if isinstance(found, Weighted):
@@ -71,15 +80,24 @@ def select(graph: ir.Graph, table: RangeTable, keep: Sequence[str]) -> Selection
         else:
             kept[node] = found
     if not nodes:
-        if any(isinstance(_read(node), Weighted) for node in wanted):
+        if keep and any(isinstance(_read(node), Weighted) for node in wanted):
             raise UsageError(
-                f"--keep leaves nothing to quantise: {', '.join(map(repr, keep))} match every layer that could be; keep "
-                "fewer, or stay with FP32 or FP16"
+                f"--keep leaves nothing to quantise: {', '.join(map(repr, keep))} match every layer that could be; "
+                "keep fewer, or stay with FP32 or FP16"
             )
         listed = [f"{label(node)}: {reason}" for node, reason in kept.items()]
         reasons = "; ".join(listed[:3]) or "it has no Conv, Gemm or MatMul"
         raise InputError(f"nothing in the model can be quantised ({reasons}); keep fewer nodes or check the model")
-    return Selection(tuple(nodes), kept)
+    asked = tuple(KeptNode(label(node), reason) for node, reason in kept.items() if node in wanted)
+    return Selection(tuple(nodes), kept, asked)
+
+
+def _pinned(candidates: list[ir.Node], pinned: Sequence[KeptNode]) -> dict[ir.Node, str]:
+    reasons = {one.node: one.reason for one in pinned}
+    missing = reasons.keys() - {label(node) for node in candidates}
+    if missing:
+        raise InputError(f"'{min(missing)}' is to stay in float, and the model has no such layer; calibrate again")
+    return {node: reasons[label(node)] for node in candidates if label(node) in reasons}
 
 
 def _matching(candidates: list[ir.Node], pattern: str) -> list[ir.Node]:

@@ -1,0 +1,102 @@
+"""Layers that stay in float, by a budget and by hand: why they do, and what is recorded of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rir_deploy.cli import cli
+from rir_deploy.cli.common import run_command
+from rir_deploy.onnx_file import load_onnx
+from rir_deploy.quantize.layers import read_layers
+from tests.conftest import Made, Runner
+from tests.pipeline.test_run_int8 import predict
+
+BUDGET = "the budget of accuracy asks for it"
+# Few images and one way to calibrate: how good the outcome is does not matter here.
+QUICK = ("--samples", "64", "--method", "minmax", "--rounding", "nearest", "--no-equalize")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An INT8 model of which a budget keeps some layers and --keep the first; ``noise``, that the budget was kept on.
+
+    ``budget`` is in points of top-1.
+    """
+
+    noise: Path
+    first: str
+    budget: float
+    model: Path
+    table: Path
+    ranking: Path
+
+    @property
+    def search(self) -> tuple[object, ...]:
+        return "--max-drop", self.budget, "--eval-data", self.noise
+
+    @property
+    def keep(self) -> str:
+        return f"^{re.escape(self.first)}$"
+
+    def found(self) -> dict[str, Any]:
+        return dict(json.loads(self.ranking.read_text()))
+
+
+def run(*arguments: object) -> None:
+    assert run_command(cli, [str(argument) for argument in arguments]) == 0
+
+
+@pytest.fixture(scope="module")
+def choice(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Choice:
+    """Of images of noise with the labels that the FP32 graph gives them, INT8 gets some wrong."""
+    folder = tmp_path_factory.mktemp("choice")
+    images = np.random.default_rng(1).integers(0, 256, (400, 8, 8, 1), dtype=np.uint8)
+    labels = predict(made.onnx, images)
+    np.savez(folder / "noise.npz", images=images, labels=labels)
+    first = next(node.name for node in load_onnx(made.onnx).graph if node.op_type == "Conv")
+    assert first
+    names = ("chosen.onnx", "chosen.json", "ranking.json")
+    quantize = ("quantize", made.onnx, "--qdq", "cpu", "--keep", f"^{re.escape(first)}$", *QUICK)
+    run(*quantize, "-o", folder / "plain.onnx")
+    lost = 100.0 * float((predict(folder / "plain.onnx", images) != labels).mean())
+    assert lost > 0.5
+    found = Choice(folder / "noise.npz", first, round(lost / 2, 2), *(folder / name for name in names))
+    run(*quantize, "-o", found.model, "--save-ranges", found.table, "--sensitivity", found.ranking, *found.search)
+    return found
+
+
+def test_every_layer_says_why_it_stays_in_float(choice: Choice) -> None:
+    ranking = choice.found()
+    kept = [layer["node"] for layer in ranking["layers"][: ranking["kept"]]]
+    assert kept
+    reasons = {name: record.reason for name, record in read_layers(load_onnx(choice.model)).items() if record.reason}
+    assert reasons.pop(choice.first) == f"asked for by '{choice.keep}'"
+    assert reasons == dict.fromkeys(kept, BUDGET)
+
+
+def test_the_ranking_says_what_each_layer_becomes(choice: Choice) -> None:
+    ranking = choice.found()
+    found = {name: record.precision for name, record in read_layers(load_onnx(choice.model)).items()}
+    assert found.pop(choice.first) == "fp32"
+    assert {layer["node"]: layer["precision"] for layer in ranking["layers"]} == found
+    assert [layer["precision"] for layer in ranking["layers"]] == [
+        "fp32" if place < ranking["kept"] else "int8" for place in range(len(found))
+    ]
+
+
+def test_weights_of_four_bits_are_not_called_int8(made: Made, rir: Runner, tmp_path: Path) -> None:
+    ranking = tmp_path / "ranking.json"
+    quantize = ("quantize", made.onnx, "-o", tmp_path / "q.onnx", "--qdq", "cpu", "--samples", "64")
+    ran = rir(*quantize, "--weight-bits", "4", "--method", "minmax", "--sensitivity", ranking)
+    assert ran.code == 0, ran.err
+    becomes = {layer["node"]: layer["precision"] for layer in json.loads(ranking.read_text())["layers"]}
+    names = [str(node.name) for node in load_onnx(made.onnx).graph if node.op_type == "Conv"]
+    assert [becomes[name] for name in names] == ["int8", *["int4"] * (len(names) - 2), "int8"]
+    assert ran.out.count("INT4") == len(names) - 2
