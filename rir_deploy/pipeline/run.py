@@ -67,7 +67,7 @@ def _everything(run: RunSteps) -> dict[str, Any]:
         "calibration": run.calibration() if set(run.plan.precisions) - {"fp32"} else None,
         "engines": engines,
         "unfolded": traced,
-        "pictures": make_pictures(run, [*engines, *compared]),
+        "pictures": make_pictures(run, engines),
         **compare_run(run, checkpoint, graphs, engines, kept_trace=traced is not None),
         "bench": time_engines(run, checkpoint, timed),
         "roofline": make_roofline(run, [*engines, *compared]),

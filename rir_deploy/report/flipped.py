@@ -22,11 +22,15 @@ class Flipped:
 
 
 def flipped_images(run: Run) -> tuple[Flipped, ...]:
-    """The images of all flips that the proofs list, those that the checkpoint was surest of first."""
-    found: dict[int, list[tuple[Engine, Flip]]] = {}
+    """The images of the flips that the proofs of the run's engines list, those that the checkpoint was surest of first;
+    the unfolded network is asked about the same ones.
+    """
+    proofs = [engine.verify for engine in run.engines if engine.verify is not None]
+    found: dict[int, list[tuple[Engine, Flip]]] = {flip.image: [] for proof in proofs for flip in proof.flips}
     for engine in run.all_engines:
         for flip in () if engine.verify is None else engine.verify.flips:
-            found.setdefault(flip.image, []).append((engine, flip))
+            if flip.image in found:
+                found[flip.image].append((engine, flip))
     order = sorted(found, key=lambda image: (-(found[image][0][1].reference_margin or 0.0), image))
     return tuple(_image(run.pictures.get(str(image)), found[image]) for image in order)
 
@@ -54,14 +58,13 @@ def flips_table(run: Run) -> Table | None:
     proofs = [(engine, engine.verify) for engine in run.all_engines if engine.verify is not None]
     if not proofs:
         return None
-    titles = columns("engine", ">images", ">flipped", ">agreement", ">shown below")
+    titles = columns("engine", ">images", ">flipped", ">agreement")
     rows = tuple(
         (
             Cell(engine.name, "simulation" if verify.simulation else ""),
             Cell(text.count(verify.images)),
             Cell(text.count(verify.flipped)),
             Cell(text.percent(verify.agreement)),
-            Cell(text.count(len(verify.flips))),
         )
         for engine, verify in proofs
     )

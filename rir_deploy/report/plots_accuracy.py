@@ -8,7 +8,7 @@ from rir_deploy.report import text
 from rir_deploy.report.plots import Key, Plot, precision_keys, read_out
 from rir_deploy.report.rows import Row, dot, row_axes, span, tick, tracks
 from rir_deploy.report.schema_engine import Drop, Engine, Verify
-from rir_deploy.report.svg import drawing, paint, to_svg
+from rir_deploy.report.svg import drawing, to_svg
 
 
 def accuracy_plot(engines: Sequence[Engine]) -> Plot | None:
@@ -61,9 +61,9 @@ def drop_plot(engines: Sequence[Engine]) -> Plot | None:
         figure, axes = row_axes(rows, axis=True)
         axes.set_xlim(min(bounds) - room, max(bounds) + room)
         tracks(axes, len(rows))
-        axes.axvline(0.0, color=paint("line"), lw=1.0)
         for index, (engine, verify, drop) in enumerate(shown):
             span(axes, index, *drop.interval, engine.precision)
+            tick(axes, index, 0.0, "soft")
             tick(axes, index, drop.margin, "ink")
             dot(axes, index, verify.top1_drop or 0.0, engine.precision)
         axes.locator_params(axis="x", nbins=5)

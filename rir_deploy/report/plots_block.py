@@ -14,19 +14,19 @@ from rir_deploy.report.svg import drawing, paint, to_svg
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Inches a layer, and of a box; a graph of fewer columns than these is drawn as if it had them.
-_LAYER_IN, _BOX_IN, _COLUMNS = 0.47, 0.32, 5
+# Inches of a layer, a box and a line in it; a graph of fewer columns than these is drawn as if it had them.
+_LAYER_IN, _BOX_IN, _LINE_IN, _COLUMNS = 0.62, 0.44, 0.125, 5
 _PT, _SMALL_PT = 7.5, 6.5
 # Letters an inch at those sizes.
-_LETTERS, _SMALL_LETTERS = 17.0, 20.0
+_LETTERS, _SMALL_LETTERS = 16.0, 18.0
 _CENTRE: dict[str, Any] = {"ha": "center", "va": "center"}
 _ROLES = {"residual": "series0", "transient": "series1"}
 _SHORT = {"BatchNormalization": "BatchNorm", "GlobalAveragePool": "GlobalAvgPool"}
 
 
 def block_plots(block: Block | None) -> tuple[Plot, ...]:
-    """The block before and after; nothing where there is none to draw."""
-    if block is None:
+    """The block before and after; nothing where there is none to draw, or where nodes cannot be told apart by name."""
+    if block is None or any(len({node.name for node in nodes}) < len(nodes) for nodes in (block.before, block.after)):
         return ()
     before, after = _draw(block.before, "before"), _draw(block.after, "after")
     counts = [text.plural(sum(not _is_end(node) for node in nodes), "node") for nodes in (block.before, block.after)]
@@ -94,11 +94,12 @@ def _node(axes: Axes, node: Node, layout: Layout, column_in: float) -> None:
         zorder=2,
     )
     axes.add_patch(box)
-    op = text.shorten(_SHORT.get(node.op, node.op), int(room * _LETTERS))
-    axes.text(x, y - (0.13 if node.detail else 0.0), op, size=_PT, zorder=3, **_CENTRE)
-    if node.detail:
-        detail = text.shorten(node.detail, int(room * _SMALL_LETTERS))
-        axes.text(x, y + 0.17, detail, size=_SMALL_PT, color=paint("soft"), zorder=3, **_CENTRE)
+    words = [_SHORT.get(node.op, node.op), *filter(None, node.detail.split(", "))]
+    for index, line in enumerate(words):
+        at = y + (index - (len(words) - 1) / 2) * _LINE_IN / _LAYER_IN
+        size, letters = (_SMALL_PT, _SMALL_LETTERS) if index else (_PT, _LETTERS)
+        colour = paint("soft" if index else "ink")
+        axes.text(x, at, text.shorten(line, int(room * letters)), size=size, color=colour, zorder=3, **_CENTRE)
 
 
 def _is_end(node: Node) -> bool:

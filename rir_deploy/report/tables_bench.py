@@ -102,7 +102,7 @@ def load_table(bench: Bench) -> Table | None:
         )
         for one in rows
     )
-    return Table("load", "Before the first answer", titles, cells)
+    return Table("load", "Before the first answer", titles, cells, wide=True)
 
 
 def settings_table(bench: Bench) -> Table:

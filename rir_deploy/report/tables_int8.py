@@ -30,7 +30,7 @@ def candidates_table(graph: Graph) -> Table | None:
     )
     how = "" if choice.sqnr_db is None else ", by the SQNR on those held back"
     caption = f"{graph.name}: ways to quantise, on {text.plural(choice.images, 'image')}{how}"
-    return Table(f"candidates-{graph.name}", caption, titles, cells)
+    return Table(f"candidates-{graph.name}", caption, titles, cells, wide=True)
 
 
 def ranking_table(graph: Graph, limit: int | None = None) -> Table | None:

@@ -204,7 +204,7 @@ def test_accuracy(page: Page) -> None:
 
 
 def test_flipped_images(page: Page) -> None:
-    assert page.row("flips", "openvino-int8") == ["359", "3", "99.73 %", "2"]
+    assert page.row("flips", "openvino-int8") == ["359", "3", "99.73 %"]
     images = [attributes for tag, attributes in page.elements if tag == "img"]
     assert images == [{"src": f"data:image/png;base64,{PICTURE}", "alt": "digits/41"}]
     flat = _flat(page)
@@ -216,8 +216,9 @@ def test_flipped_images(page: Page) -> None:
 def test_the_block_is_drawn_from_the_record(page: Page) -> None:
     words = page.svg_texts
     start = words.index("r")
-    assert words[start : start + 5] == ["r", "t", "Conv", "16 → 16, 3×3", "Conv"]
-    assert words[words.index("r+t") : words.index("r+t") + 4] == ["r+t", "Conv", "32 → 32, 3×3", "joined"]
+    assert words[start : start + 5] == ["r", "t", "Conv", "16 → 16", "3×3"]
+    start = words.index("r+t")
+    assert words[start : start + 5] == ["r+t", "Conv", "32 → 32", "3×3", "joined"]
     assert "The block layers.0 as it was traced: 6 nodes" in page.text
     assert "The same block folded: 1 node" in page.text
 
