@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,8 @@ def make_pictures(run: RunSteps, engines: Sequence[Record]) -> dict[str, str]:
     return run.step("pictures", inputs, [], lambda: _within(images, lambda image: to_png(data.raw([image])[0])))
 
 
-def _within(images: Sequence[int], draw: Any) -> dict[str, str]:
+def _within(images: Sequence[int], draw: Callable[[int], bytes]) -> dict[str, str]:
+    """Pictures in base64, until they are too much."""
     pictures, total = {}, 0
     for image in images:
         text = base64.b64encode(draw(image)).decode("ascii")
