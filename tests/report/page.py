@@ -58,6 +58,11 @@ class Page(HTMLParser):
         elif "td" in self.open or "th" in self.open:
             self.tables[self.table][-1][-1] += data
 
+    @property
+    def flat(self) -> str:
+        """All words, with one space between them."""
+        return " ".join(self.text.split())
+
     def row(self, table: str, name: str, skip: int = 0) -> list[str]:
         """The cells of the row of that name, the ``skip``-th after the first, without the name."""
         return [row for row in self.tables[table] if row[0].split("\n")[0] == name][skip][1:]

@@ -11,7 +11,7 @@ pytest.importorskip("matplotlib")
 
 from rir_deploy.report.html import render
 from tests.report.page import Page, read
-from tests.report.sample import CHECKPOINT, FOREIGN, FP32, PICTURE, engines, proof, sample
+from tests.report.sample import CHECKPOINT, FOREIGN, FP32, engines, proof, sample
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +30,7 @@ def test_summary(page: Page) -> None:
         "INT8, folded to unfolded 2.00× as fast "
         "openvino: folded is better at agreement, latency, size, unfolded at SQNR",
     ):
-        assert " ".join(words.split()) in _flat(page)
-
-
-def _flat(page: Page) -> str:
-    return " ".join(page.text.split())
+        assert " ".join(words.split()) in page.flat
 
 
 def test_model_and_machine(page: Page) -> None:
@@ -173,61 +169,11 @@ def test_plots_write_their_values_out(page: Page) -> None:
     assert "openvino-int8 45,123 at 1, 80,808 at 8" in labels[11]
 
 
-def test_stages(page: Page) -> None:
-    assert page.row("stages", "PyTorch") == ["–", "99.17 %", *["–"] * 7, "reference"]
-    assert page.row("stages", "folded ONNX") == [
-        *("traced ONNX", "98.89 %", "0.28", "99.44 %", "2.17e-02", "47.3"),
-        *("0.28", "99.44 %", "46.9", "passed"),
-    ]
-    assert page.row("stages", "rtx-fp16 simulation")[4:6] == ["not finite", "–"]
-    assert page.row("stages", "rtx-fp16 simulation")[-1] == "failed the outputs hold NaN"
-
-
-def test_layers(page: Page) -> None:
-    assert page.row("errors-int8-cpu", "mid/Conv") == [
-        *("layers.0", "residual", "6.0", "1.23e-02", "6.0", "725.0 %", "diverges")
-    ]
-    assert page.row("errors-fp32", "mid/Conv") == ["layers.0", "residual", "equal", "0", "no error", "0.0 %", "ok"]
-    assert "int8-cpu diverges first at the node 'mid/Conv' (layers.0, residual)" in page.text
-    label = next(one["aria-label"] for tag, one in page.elements if tag == "svg" and "every layer" in one["aria-label"])
-    # 5.5 dB: 10 ** (-5.5 / 20).
-    assert "int8-cpu at most 53.088 %, wrong first at mid/Conv" in label
-
-
-def test_accuracy(page: Page) -> None:
-    assert page.row("accuracy", "openvino-int8") == [
-        *("359", "99.17 %", "98.89 %", "3", "2", "0.28", "-0.63 to 1.41", "0.62", "1.02"),
-        "undecided some 1,234 images would decide",
-    ]
-    assert page.row("accuracy", "tensorrt-rtx-fp16 simulation")[-1].startswith("undecided")
-    assert "Non-inferior in top-1 0 of 3 engines 3 undecided" in _flat(page)
-
-
-def test_flipped_images(page: Page) -> None:
-    assert page.row("flips", "openvino-int8") == ["359", "3", "99.73 %"]
-    images = [attributes for tag, attributes in page.elements if tag == "img"]
-    assert images == [{"src": f"data:image/png;base64,{PICTURE}", "alt": "digits/41"}]
-    flat = _flat(page)
-    assert "digits/41 label eight checkpoint three (by 2.3) openvino-int8 five (by 0.081)" in flat
-    assert "no picture kept digits/97 label eight checkpoint three (by 0.51) openvino-int8 not finite" in flat
-    assert flat.index("digits/41") < flat.index("digits/97")  # the surer one first
-
-
-def test_the_block_is_drawn_from_the_record(page: Page) -> None:
-    words = page.svg_texts
-    start = words.index("r")
-    assert words[start : start + 5] == ["r", "t", "Conv", "16 → 16", "3×3"]
-    start = words.index("r+t")
-    assert words[start : start + 5] == ["r+t", "Conv", "32 → 32", "3×3", "joined"]
-    assert "The block layers.0 as it was traced: 6 nodes" in page.text
-    assert "The same block folded: 1 node" in page.text
-
-
 def test_a_failed_proof_is_a_failed_run_whatever_the_record_says() -> None:
     run = sample()
     run["engines"][1]["verify"] |= {"passed": False, "failures": ["agreement 90.0000% is under 97.0000%"]}
     page = read(render(run))
-    assert "FAILED 1 engine of 3 failed: openvino-int8." in _flat(page)
+    assert "FAILED 1 engine of 3 failed: openvino-int8." in page.flat
     assert page.row("engines", "openvino-int8")[-1] == "failed agreement 90.0000% is under 97.0000%"
 
 

@@ -11,7 +11,8 @@ import pytest
 from rir_deploy.errors import InputError
 from rir_deploy.report.reader import Bounds, read_record
 from rir_deploy.report.schema import Run, read_run
-from tests.report.sample import PICTURE, sample
+from tests.report.sample import sample
+from tests.report.sample_losses import PICTURE
 
 
 def refusal(change: Callable[[dict[str, Any]], object]) -> str:
