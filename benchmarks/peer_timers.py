@@ -25,7 +25,9 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from rir_deploy.bench.machine import read_machine
+from rir_deploy.bench.conditions import Watch
+from rir_deploy.bench.doubts import conditions_doubts, machine_doubts
+from rir_deploy.bench.machine import load_average, own_cores, read_machine
 from rir_deploy.bench.options import BenchOptions
 from rir_deploy.engines.base import GRAPH_NAME
 from rir_deploy.engines.manifest import check_engine
@@ -78,10 +80,9 @@ class Pair:
     """An engine in one mode, and the same file by a peer's timer: a figure a round from each."""
 
     engine: Path
-    name: str
     mode: str
     peer: str
-    time_peer: Callable[[int], float]
+    timer: Callable[[Path, str, int, float], float]
     ours: list[float] = field(default_factory=list)
     theirs: list[float] = field(default_factory=list)
 
@@ -90,7 +91,7 @@ class Pair:
         ours, theirs = statistics.median(self.ours), statistics.median(self.theirs)
         unit = "median ms of a request" if self.mode == "synchronous" else "images a second"
         return {
-            "engine": self.name,
+            "engine": self.engine.name,
             "mode": self.mode,
             "unit": unit,
             "peer": self.peer,
@@ -162,36 +163,26 @@ def _run(arguments: list[str]) -> str:
     return done.stdout
 
 
-def ours(engine: Path, mode: str, threads: int, seconds: float) -> tuple[float, list[str]]:
-    """One round of bench: the figure that the peer prints as well, and its warnings."""
+def ours(engine: Path, mode: str, threads: int, seconds: float) -> float:
+    """One round of bench: the figure that the peer prints as well."""
     options = BenchOptions(duration_s=seconds, rounds=1, threads=threads, modes=(mode,))
-    benched = bench_files(BenchRequest((engine,), options))
-    record = benched.rows[0].record
+    record = bench_files(BenchRequest((engine,), options)).rows[0].record
     assert record is not None
-    return (record.median_ms if mode == "synchronous" else record.throughput_per_s), list(benched.notes)
+    return record.median_ms if mode == "synchronous" else record.throughput_per_s
 
 
-def compare(engines: list[Path], threads: int, seconds: float, rounds: int) -> tuple[list[Pair], list[str]]:
-    pairs, notes = [], []
+def compare(engines: list[Path], threads: int, seconds: float, rounds: int) -> list[Pair]:
+    pairs = []
     for engine in engines:
         timer, peer = (benchmark_app, "benchmark_app") if "openvino" in engine.name else (plain_loop, "plain loop")
-        for mode in ("synchronous", "pipelined"):
-
-            def time_peer(_: int, engine: Path = engine, mode: str = mode, timer: Any = timer) -> float:
-                return float(timer(engine, mode, threads, seconds))
-
-            pairs.append(Pair(engine, engine.name, mode, peer, time_peer))
+        pairs += [Pair(engine, mode, peer, timer) for mode in ("synchronous", "pipelined")]
     for turn in range(rounds):
         for pair in pairs:
+            sides = [(pair.ours, ours), (pair.theirs, pair.timer)]
             # Who begins changes with the round, so that a machine that warms up favours nobody.
-            for who in ("ours", "theirs") if turn % 2 == 0 else ("theirs", "ours"):
-                if who == "ours":
-                    figure, said = ours(pair.engine, pair.mode, threads, seconds)
-                    pair.ours.append(figure)
-                    notes += said
-                else:
-                    pair.theirs.append(pair.time_peer(turn))
-    return pairs, list(dict.fromkeys(notes))
+            for figures, timer in sides if turn % 2 == 0 else reversed(sides):
+                figures.append(timer(pair.engine, pair.mode, threads, seconds))
+    return pairs
 
 
 def main() -> None:
@@ -203,7 +194,10 @@ def main() -> None:
     machine = read_machine()
     with tempfile.TemporaryDirectory() as folder:
         engines = make_engines(Path(folder))
-        pairs, notes = compare(engines, machine.cores, arguments.seconds, arguments.rounds)
+        notes = machine_doubts(machine, machine.cores, load_average())
+        with Watch(own_cores()) as watch:
+            pairs = compare(engines, machine.cores, arguments.seconds, arguments.rounds)
+        notes += conditions_doubts(watch.conditions)
     rows = [pair.row for pair in pairs]
     settings = {"threads": machine.cores, "seconds": arguments.seconds, "rounds": arguments.rounds, "batch": 1}
     result = {"machine": machine.to_dict(), "settings": settings, "rows": rows, "notes": notes}
