@@ -9,9 +9,12 @@ from contextlib import contextmanager
 import onnx
 import onnx_ir as ir
 
+from rir_deploy.errors import InputError
+
 logger = logging.getLogger(__name__)
 # Shapes, axes and pads are smaller and have to be seen; protobuf cannot hold more than 2 GB of what is not.
 _SEEN_BYTES = 1000
+_UNKNOWN = "rir_deploy.unknown"
 
 
 class InferShapes(ir.passes.InPlacePass):
@@ -26,13 +29,12 @@ class InferShapes(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         with _weights_as_inputs(model.graph):
             proto = ir.to_proto(model)
-        inferred = _inferred(proto)
+        _forget_negative(proto.graph)
+        safe = _slices_can_be_inferred(proto)
+        inferred = _inferred(proto) if safe else None
         if inferred is None:
             _forget(model.graph)
-            del proto.graph.value_info[:]
-            for output in proto.graph.output:
-                output.type.tensor_type.ClearField("shape")
-            inferred = _inferred(proto)
+            inferred = _inferred(_without_shapes(proto)) if safe else None
         if inferred is None:
             return ir.passes.PassResult(model, True)
         values = {value.name: value for node in model.graph for value in node.outputs}
@@ -49,6 +51,52 @@ def _inferred(proto: onnx.ModelProto) -> onnx.ModelProto | None:
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
         logger.info("shapes cannot be inferred: %s", error)  # what needs them says so where it is refused
         return None
+
+
+def _forget_negative(graph: onnx.GraphProto) -> None:
+    """Some exporters write -1 for a size that is not known."""
+    for info in (*graph.input, *graph.value_info, *graph.output):
+        for dim in info.type.tensor_type.shape.dim:
+            if dim.dim_value < 0:
+                dim.ClearField("dim_value")
+
+
+def _without_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy that declares shapes of its inputs only."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    del copy.graph.value_info[:]
+    for output in copy.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    return copy
+
+
+def _slices_can_be_inferred(proto: onnx.ModelProto) -> bool:
+    """onnx aborts the process where a Slice reads a tensor without a positive size, as too large a window gives.
+
+    Looked for by inference that knows no Slice: what follows from one is not seen. False where that finds no answer.
+
+    Raises:
+        InputError: there is such a tensor.
+    """
+    probe = _without_shapes(proto)
+    slices = [node for node in probe.graph.node if node.op_type == "Slice" and node.domain in ("", "ai.onnx")]
+    for node in slices:
+        node.op_type, node.domain = "Unknown", _UNKNOWN
+    probe.opset_import.append(onnx.helper.make_opsetid(_UNKNOWN, 1))
+    if not slices:
+        return True
+    try:
+        graph = onnx.shape_inference.infer_shapes(probe, data_prop=True).graph
+    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
+        return False
+    read = {node.input[0] for node in slices if node.input}
+    for info in (*graph.input, *graph.value_info, *graph.output):
+        dims = info.type.tensor_type.shape.dim
+        if info.name in read and any(dim.HasField("dim_value") and dim.dim_value <= 0 for dim in dims):
+            sizes = "x".join(str(dim.dim_value) if dim.HasField("dim_value") else "?" for dim in dims)
+            raise InputError(f"the model is not valid ONNX: '{info.name}' has the size {sizes}; export it again")
+    return True
 
 
 def _forget(graph: ir.Graph) -> None:

@@ -14,6 +14,7 @@ import pytest
 from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
 
 from rir_deploy.cli.common import MAX_MESSAGE
+from rir_deploy.errors import InputError
 from rir_deploy.fold import fold
 from tests.conftest import Runner
 from tests.fold.graphs import Writer, relative_error
@@ -137,6 +138,26 @@ def test_declared_shapes_that_are_not_true_are_not_believed() -> None:
     graph = helper.make_graph(nodes, "g", [x], outputs, weights, value_info=declared)
     model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
     assert relative_error(model, fold(model).model) == 0
+
+
+def test_a_slice_of_a_negative_size_does_not_end_the_process() -> None:
+    """onnx's shape inference aborts there; such a size comes of a window that is larger than what it reads."""
+    numbers = {"start": [0, 0], "end": [2**63 - 1] * 2, "axis": [2, 3], "step": [2, 2]}
+    weights = [numpy_helper.from_array(np.array(values), name) for name, values in numbers.items()]
+    weights += [numpy_helper.from_array(np.ones(3), name) for name in ("scale", "bias", "mean", "var")]
+    weights.append(numpy_helper.from_array(np.ones((3, 3, 3, 3)), "w"))
+    nodes = [
+        helper.make_node("BatchNormalization", ["x", "scale", "bias", "mean", "var"], ["b"]),
+        helper.make_node("Conv", ["b", "w"], ["c"], pads=[1, -(2**63), 1, 1]),
+        helper.make_node("Slice", ["c", "start", "end", "axis", "step"], ["y"]),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.DOUBLE, ["n", 3, 7, 6])
+    c = helper.make_tensor_value_info("c", TensorProto.DOUBLE, ["n", 3, 7, 6])
+    y = helper.make_tensor_value_info("y", TensorProto.DOUBLE, ["n", 3, 4, 3])
+    graph = helper.make_graph(nodes, "g", [x], [y], weights, value_info=[c])
+    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+    with pytest.raises(InputError, match=r"has the size \?x3x7x-\d+; export it again"):
+        fold(model)
 
 
 def test_an_output_given_twice_stays_twice() -> None:
