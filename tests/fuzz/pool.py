@@ -50,6 +50,7 @@ class Worker:
             "TMPDIR": str(self.root / "tmp"),
             "HOME": str(self.root / "home"),
             "OMP_NUM_THREADS": "1",
+            "TORCHINDUCTOR_CACHE_DIR": str(self.root / "home"),  # torch makes one when it is imported
         }
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.fuzz.worker", str(self.root)],

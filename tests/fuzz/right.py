@@ -88,6 +88,7 @@ def loaded(job: Job) -> str:
 
     path = Path(job["input"])
     file = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+    file = next((inner for inner in file.values() if isinstance(inner, dict)), file)  # {"state_dict": {...}}
     state = [np.asarray(v) for k, v in load_checkpoint(path).model.state_dict().items() if "num_batches" not in k]
     given = [np.asarray(tensor) for name, tensor in file.items() if "num_batches" not in name]
     if json.loads(job["out"])["parameters"] > sum(array.size for array in given):

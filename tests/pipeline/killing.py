@@ -31,8 +31,8 @@ class Ended:
     seconds: float
 
 
-def kill_run(plan: Path, folder: Path, seconds: float) -> Ended:
-    """Start ``rir-deploy run``, and kill it ``seconds`` after it has opened its folder."""
+def kill_run(plan: Path, folder: Path, seconds: float, steps: int = 0) -> Ended:
+    """Start ``rir-deploy run``, and kill it ``seconds`` after it has opened its folder and has ``steps`` on record."""
     record = folder / RECORD_NAME
     before = _written(record)
     process = subprocess.Popen(
@@ -43,8 +43,10 @@ def kill_run(plan: Path, folder: Path, seconds: float) -> Ended:
         start_new_session=True,
     )
     end = time.monotonic() + START_SECONDS
-    while process.poll() is None and _written(record) == before and time.monotonic() < end:
-        time.sleep(0.002)  # a run that opens its folder writes its record
+    while process.poll() is None and time.monotonic() < end:
+        if _written(record) != before and len(_steps(record)) >= steps:  # opening its folder a run writes its record
+            break
+        time.sleep(0.002)
     started = time.monotonic()
     try:
         process.wait(seconds)
@@ -53,8 +55,11 @@ def kill_run(plan: Path, folder: Path, seconds: float) -> Ended:
     code, worked = process.wait(), time.monotonic() - started
     if code not in (0, -signal.SIGKILL):
         raise AssertionError(f"the run ended by itself with exit code {code}")
-    steps = json.loads(record.read_text(encoding="utf-8"))["steps"]
-    return Ended(code != 0, next(reversed(steps), ""), worked)
+    return Ended(code != 0, next(reversed(_steps(record)), ""), worked)
+
+
+def _steps(record: Path) -> dict[str, Any]:
+    return dict(json.loads(record.read_text(encoding="utf-8"))["steps"])
 
 
 def _written(path: Path) -> int:
