@@ -2,10 +2,10 @@
 
     python benchmarks/kill_run.py --kills 50 --seed 0 -o benchmarks/results/kill_run.json
 
-`rir-deploy run` on a small random RiR for the digits: every precision, ONNX Runtime, the ranking of the layers, the
-unfolded network beside it; no timing. Its whole process group gets SIGKILL at a random moment, up to a third of the
-time that all the work takes, five times in one folder; then it is resumed. Every file has to be there and no other, byte
-for byte; of what holds a clock's time (manifests, records) all else. Exits 1 if anything differs.
+`rir-deploy run` on a tiny random RiR for the digits: every precision, ONNX Runtime, the ranking of the layers, the
+unfolded network beside it; no timing. Its whole process group gets SIGKILL at a moment drawn evenly over the time
+that all the work takes, up to three times in one folder; then it is resumed. Every file has to be there and no other,
+byte for byte; of what holds a clock's time (manifests, records) all else. Exits 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rir_deploy.bench.machine import read_machine
-from rir_deploy.models import preset
+from rir_deploy.models import RiRConfig, Stage
 from rir_deploy.models.checkpoint import CheckpointRecord, save_checkpoint
 from rir_deploy.models.rir import RiR
 from rir_deploy.pipeline.plan import read_plan
@@ -42,14 +42,13 @@ backends = ["onnxruntime"]
 [bench]
 duration_s = 0
 """
-KILLS_A_RUN = 5
-SHARE = 1 / 3
+KILLS_A_RUN = 3
 
 
 def prepare(folder: Path) -> Path:
     """The plan, with its checkpoint and its recipe beside it."""
     torch.manual_seed(0)
-    network = RiR(preset("rir-digits", in_channels=1, image_size=(8, 8)))
+    network = RiR(RiRConfig(10, 1, (8, 8), stem=(4, 4), stages=(Stage(4, 4, 1), Stage(6, 6, 1, 2))))
     record = CheckpointRecord(recipe=load_recipe("digits").to_dict())
     save_checkpoint(folder / "model.safetensors", network, record=record)
     recipe = packaged_recipes()["digits"].read_text().replace("samples = 512", "samples = 64")
@@ -82,7 +81,7 @@ def main() -> int:
         whole = contents(Path(name) / "whole")
         trials: list[dict[str, Any]] = []
         while (kills := sum(kill["killed"] for trial in trials for kill in trial["kills"])) < arguments.kills:
-            moments = [rng.uniform(0, SHARE * alone.seconds) for _ in range(min(KILLS_A_RUN, arguments.kills - kills))]
+            moments = [rng.uniform(0, alone.seconds) for _ in range(min(KILLS_A_RUN, arguments.kills - kills))]
             trials.append(one_trial(plan, Path(name) / "run", moments, whole))
             shutil.rmtree(Path(name) / "run")
             print(kills, trials[-1], flush=True)
