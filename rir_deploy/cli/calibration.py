@@ -11,7 +11,7 @@ from rir_deploy.cli import common
 
 if TYPE_CHECKING:
     from rir_deploy.pipeline.calibrate import CalibrationRequest
-    from rir_deploy.pipeline.sensitivity import SearchRequest
+    from rir_deploy.pipeline.evaluation import SearchRequest
 
 _OPTIONS = (
     click.option("--ranges", type=click.Path(path_type=Path), metavar="FILE", help="Range table made before."),
@@ -87,7 +87,7 @@ def calibration_request(data: str | None, options: dict[str, Any]) -> Calibratio
 
 def search_request(options: dict[str, Any], *, rank: bool = False) -> SearchRequest | None:
     """What --max-drop and --eval-data ask for; ``rank`` asks for the ranking alone."""
-    from rir_deploy.pipeline.sensitivity import SearchRequest
+    from rir_deploy.pipeline.evaluation import SearchRequest
 
     request = SearchRequest(options["max_drop"], options["eval_data"])
     return request if rank or request.max_drop is not None else None

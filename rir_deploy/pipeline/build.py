@@ -22,11 +22,11 @@ from rir_deploy.errors import BackendError, RirDeployError, UsageError
 from rir_deploy.fold import fold
 from rir_deploy.onnx_file import load_onnx, read_provenance, save_onnx, write_provenance
 from rir_deploy.pipeline.calibrate import CalibrationRequest, write_ranges
+from rir_deploy.pipeline.evaluation import SearchRequest
 from rir_deploy.pipeline.export import ExportRequest, export_model
 from rir_deploy.pipeline.few_bits import check_few_bits
 from rir_deploy.pipeline.lower import FLAVOURS, Lowered, Precision, PrecisionRequest, engine_options, lower_precision
 from rir_deploy.pipeline.progress import Progress, silent
-from rir_deploy.pipeline.sensitivity import SearchRequest
 from rir_deploy.pipeline.sides import kind_of
 from rir_deploy.pipeline.sources import choose_recipe
 from rir_deploy.recipe import Recipe

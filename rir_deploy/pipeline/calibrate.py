@@ -9,19 +9,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from rir_deploy.artifacts import atomic_file, sha256_json
-from rir_deploy.data.dataset import Dataset
-from rir_deploy.data.sampling import choose
 from rir_deploy.engines import get_backend
 from rir_deploy.engines.base import input_spec
 from rir_deploy.errors import InputError, UsageError, unknown_name
 from rir_deploy.onnx_file import graph_sha256, save_onnx
+from rir_deploy.pipeline.images import Images, choose_images
 from rir_deploy.pipeline.plausible import FEW, check_images
-from rir_deploy.pipeline.progress import Progress, silent, tracked
+from rir_deploy.pipeline.progress import Progress, silent
 from rir_deploy.pipeline.sources import open_dataset
 from rir_deploy.quantize import (
     Candidate,
@@ -41,7 +38,6 @@ from rir_deploy.quantize.rounded_file import from_bytes, to_bytes
 from rir_deploy.quantize.weights import Rounding
 from rir_deploy.recipe import METHODS, CalibrationOptions, Recipe
 
-BATCH = 32
 # Images held back to choose by, as a share of the calibration images.
 _HELD_BACK = 0.25
 
@@ -99,27 +95,6 @@ class CalibrationRequest:
         return self != CalibrationRequest(self.data, self.table, self.samples, use_recipe_data=self.use_recipe_data)
 
 
-@dataclass(frozen=True)
-class _Images:
-    """The chosen images of a data set, and how to read them."""
-
-    dataset: Dataset
-    indices: NDArray[np.int64]
-    raw: bool
-
-    def batches(self, label: str, progress: Progress) -> Iterator[NDArray[np.generic]]:
-        batches = self.dataset.batches(BATCH, self.indices)
-        for batch in tracked(batches, label, -(-len(self.indices) // BATCH), progress):
-            yield batch.images if self.raw else batch.tensor(self.dataset.preprocessing)
-
-    def split(self, share: float, seed: int) -> tuple[_Images, _Images]:
-        """Two parts without a common image, the second of ``share`` of them."""
-        order = np.random.default_rng(seed).permutation(len(self.indices))
-        cut = len(order) - round(share * len(order))
-        first, second = (replace(self, indices=np.sort(self.indices[part])) for part in (order[:cut], order[cut:]))
-        return first, second
-
-
 def calibrate(model: ir.Model, recipe: Recipe, request: CalibrationRequest, progress: Progress = silent) -> RangeTable:
     """The extremes of every tensor of a model: read and checked against it, or measured.
 
@@ -130,10 +105,10 @@ def calibrate(model: ir.Model, recipe: Recipe, request: CalibrationRequest, prog
     """
     if request.table is not None:
         return _read(request.table, model, recipe)
-    images, _, sources = _open(model, recipe, request)
+    images = open_images(model, recipe, request)
     with open_session(model, activation_names(model)) as run:
         batches = images.batches("calibrating", progress)
-        return collect_ranges(batches, run, input_spec(model).name, sources, RangeOptions())
+        return collect_ranges(batches, run, input_spec(model).name, images.sources, RangeOptions())
 
 
 def calibrate_int8(
@@ -154,18 +129,18 @@ def calibrate_int8(
             return Tuned(table, {}, Candidate(table.method, "nearest", bool(table.exponents)))
         rounded = from_bytes(_read_weights(request.table), table.weights_sha256, quantization)
         return Tuned(table, rounded, Candidate(table.method, "given", bool(table.exponents)))
-    images, options, sources = _open(model, recipe, request)
+    images = open_images(model, recipe, request)
     check_images(model, images.dataset, images.indices, request.expect_top1, open_session)
     rounding = request.rounding or "gptq"
     ways = request.equalize, request.correct_bias, request.bits, request.split_identity
-    wanted = TuneOptions(options.method, options.percentile, rounding, *ways)
-    fit, held_back = images.split(_HELD_BACK, options.seed) if len(images.indices) >= FEW else (images, images)
+    wanted = TuneOptions(images.options.method, images.options.percentile, rounding, *ways)
+    fit, held_back = images.split(_HELD_BACK) if len(images.indices) >= FEW else (images, images)
     tuned = tune(
         model,
         lambda label: fit.batches(label, progress),
         lambda label: held_back.batches(label, progress),
         open_session,
-        sources,
+        images.sources,
         wanted,
         quantization,
     )
@@ -190,14 +165,20 @@ def weights_path(table: Path) -> Path:
     return table.with_suffix(".safetensors")
 
 
-def _open(model: ir.Model, recipe: Recipe, request: CalibrationRequest) -> tuple[_Images, CalibrationOptions, Sources]:
+def open_images(model: ir.Model, recipe: Recipe, request: CalibrationRequest) -> Images:
+    """The images that a request names, or else the recipe's own.
+
+    Raises:
+        UsageError: there are none.
+        InputError: they cannot be used (too few, one class).
+    """
     if request.data is None and not (request.use_recipe_data and "train" in recipe.data):
         raise UsageError("INT8 needs calibration images: name some with --data, or a range table with --ranges")
     options = _options(recipe.calibration, request)
     dataset = open_dataset(request.data, recipe, "train")
-    indices = _samples(dataset, options)
+    indices = choose_images(dataset, options)
     sources = Sources(graph_sha256(model), sha256_json(recipe.to_dict()), dataset.source.fingerprint())
-    return _Images(dataset, indices, input_spec(model).dtype == "uint8"), options, sources
+    return Images(dataset, indices, input_spec(model).dtype == "uint8", options, sources)
 
 
 @contextmanager
@@ -217,17 +198,6 @@ def _options(given: CalibrationOptions, request: CalibrationRequest) -> Calibrat
         percentile=given.percentile if request.percentile is None else request.percentile,
         method=given.method if request.method is None else request.method,  # type: ignore[arg-type]
     )
-
-
-def _samples(dataset: Dataset, options: CalibrationOptions) -> NDArray[np.int64]:
-    """Images chosen by seed, balanced over the classes."""
-    indices = choose(dataset.labels, len(dataset), options.samples, options.seed)
-    if dataset.labels is not None and len(np.unique(dataset.labels[indices])) < 2:
-        raise InputError(
-            f"the calibration images of '{dataset.source.name}' are all of one class: ranges found on them hold for no "
-            "other; name images of all classes"
-        )
-    return indices
 
 
 def _read(path: Path, model: ir.Model, recipe: Recipe) -> RangeTable:

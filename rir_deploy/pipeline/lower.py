@@ -13,14 +13,23 @@ from rir_deploy import __version__
 from rir_deploy.artifacts import Provenance, atomic_file, check_output, sha256_file
 from rir_deploy.errors import UsageError, unknown_name
 from rir_deploy.onnx_file import load_onnx, read_provenance, save_onnx, write_provenance
-from rir_deploy.pipeline.calibrate import CalibrationRequest, calibrate, calibrate_int8, weights_path, write_ranges
+from rir_deploy.pipeline.calibrate import (
+    CalibrationRequest,
+    calibrate,
+    calibrate_int8,
+    open_images,
+    weights_path,
+    write_ranges,
+)
+from rir_deploy.pipeline.evaluation import SearchRequest, open_evaluation
 from rir_deploy.pipeline.few_bits import few_bits
 from rir_deploy.pipeline.plausible import few_images
 from rir_deploy.pipeline.progress import Progress, silent
-from rir_deploy.pipeline.sensitivity import SearchRequest, Sensitivity, find_sensitivity, keep_too, open_evaluation
-from rir_deploy.pipeline.sources import choose_recipe, open_dataset
+from rir_deploy.pipeline.sensitivity import Sensitivity, find_sensitivity, keep_too
+from rir_deploy.pipeline.sources import choose_recipe
 from rir_deploy.precision import KeptNode, to_fp16
 from rir_deploy.quantize import QuantizeOptions, RangeTable, Tuned, quantize
+from rir_deploy.quantize.chosen_on import ChosenOn, write_chosen_on
 from rir_deploy.recipe import Recipe
 
 # Among a model's parents: the images on which it was chosen what to keep in float. A proof needs others.
@@ -47,13 +56,15 @@ def engine_options(flavour: str, keep: tuple[str, ...] = ()) -> QuantizeOptions:
 class PrecisionRequest:
     """What to make of an FP32 graph. ``calibration`` is read for INT8 and FP16, ``quantize`` and ``search`` for INT8.
 
-    ``search`` ranks the layers, and keeps some in float where it holds a budget; None does neither.
+    ``search`` ranks the layers, and keeps some in float where it holds a budget; None does neither. ``chosen_on`` are
+    the images that what ``quantize`` pins was chosen on before.
     """
 
     precision: Precision = "fp32"
     quantize: QuantizeOptions = QuantizeOptions()
     calibration: CalibrationRequest = CalibrationRequest()
     search: SearchRequest | None = None
+    chosen_on: ChosenOn | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -109,19 +120,20 @@ def lower_precision(
         return _fp16(model, recipe, request.calibration, progress)
     if recipe is None:
         raise UsageError("INT8 needs the preprocessing of its calibration images: name it with --recipe")
-    images = None if request.search is None else open_dataset(request.calibration.data, recipe, "train")
-    if request.search is not None and images is not None:
-        open_evaluation(recipe, request.search, images)  # what is wrong with them is said before the work
+    images, evaluation = None, None
+    if request.search is not None:  # what is wrong with the images is said before the work
+        images = open_images(model, recipe, request.calibration)
+        evaluation = open_evaluation(recipe, request.search, images, progress)
     tuned = calibrate_int8(model, recipe, request.calibration, request.quantize, progress)
-    options, sensitivity = request.quantize, None
-    if request.search is not None and images is not None:
-        sensitivity = find_sensitivity(model, recipe, tuned, options, images, request.search, progress)
+    options, sensitivity, chosen_on = request.quantize, None, request.chosen_on
+    if images is not None:
+        sensitivity = find_sensitivity(model, tuned, options, images, evaluation, progress)
         options = keep_too(options, (layer.node for layer in sensitivity.ranking[: sensitivity.kept]))
+        chosen_on = sensitivity.chosen_on or chosen_on
     result = quantize(model, tuned.table, options, tuned.rounded)
     if sensitivity is not None:
         sensitivity = sensitivity.in_model(result.model)
-    judged_on = None if sensitivity is None else sensitivity.eval_sha256
-    _record(model, result.model, f"quantize-{options.flavour}", "int8", judged_on)
+    _record(model, result.model, f"quantize-{options.flavour}", "int8", chosen_on)
     return Lowered(
         result.model, "int8", options.flavour, result.kept, result.quantized, tuned.table, tuned, options, sensitivity
     )
@@ -141,10 +153,12 @@ def _fp16(model: ir.Model, recipe: Recipe | None, calibration: CalibrationReques
     return Lowered(result.model, "fp16", None, result.kept, (), table)
 
 
-def _record(before: ir.Model, after: ir.Model, stage: str, precision: str, chosen_on: str | None = None) -> None:
+def _record(before: ir.Model, after: ir.Model, stage: str, precision: str, chosen_on: ChosenOn | None = None) -> None:
     provenance = read_provenance(before) or Provenance(tool=f"rir-deploy {__version__}")
-    parents = provenance.parents if chosen_on is None else {**provenance.parents, CHOSEN_ON: chosen_on}
-    stages = (*provenance.stages, stage)
+    parents, stages = dict(provenance.parents), (*provenance.stages, stage)
+    if chosen_on is not None:
+        parents[CHOSEN_ON] = chosen_on.sha256
+        write_chosen_on(after, chosen_on)
     write_provenance(after, replace(provenance, stages=stages, precision=precision, parents=parents))
 
 

@@ -12,8 +12,8 @@ from rir_deploy.data.tables import as_integer, as_list, as_number, as_switch, as
 from rir_deploy.engines import BACKENDS
 from rir_deploy.engines.base import BatchRange
 from rir_deploy.errors import InputError, UsageError, unknown_name
+from rir_deploy.pipeline.evaluation import SearchRequest
 from rir_deploy.pipeline.lower import PRECISIONS, Precision
-from rir_deploy.pipeline.sensitivity import SearchRequest
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rir_deploy.onnx_file import load_onnx, read_provenance, save_onnx, write_provenance
-from rir_deploy.pipeline.calibrate import CalibrationRequest, calibrate, calibrate_int8, weights_path, write_ranges
-from rir_deploy.pipeline.lower import CHOSEN_ON, Lowered, PrecisionRequest, engine_options, lower_precision
+from rir_deploy.onnx_file import load_onnx, save_onnx
+from rir_deploy.pipeline.calibrate import (
+    CalibrationRequest,
+    calibrate,
+    calibrate_int8,
+    open_images,
+    weights_path,
+    write_ranges,
+)
+from rir_deploy.pipeline.lower import PrecisionRequest, engine_options, lower_precision
 from rir_deploy.pipeline.matrix import GraphSpec
 from rir_deploy.pipeline.run_steps import RunSteps, export_step
 from rir_deploy.pipeline.sensitivity import find_sensitivity, keep_too
@@ -91,7 +98,7 @@ def _sensitivity(run: RunSteps, spec: GraphSpec, ranges: str) -> Record:
         "ranges": run.folder.sha256(f"ranges {spec.name}", ranges),
         "data": run.dataset("calibration").source.fingerprint(),
         "max_drop": None if search is None else search.max_drop,
-        "eval_data": None if evaluation is None else evaluation.source.fingerprint(),
+        "eval_data": None if evaluation is None else evaluation.dataset.source.fingerprint(),
     }
     return run.step(f"sensitivity {spec.name}", inputs, [], lambda: _rank(run, spec, ranges))
 
@@ -100,9 +107,8 @@ def _rank(run: RunSteps, spec: GraphSpec, ranges: str) -> Record:
     assert run.plan.search is not None
     model, request = load_onnx(_parent(run, spec)[0]), CalibrationRequest(table=run.folder.path / ranges)
     tuned = calibrate_int8(model, run.recipe, request, _options(spec))
-    found = find_sensitivity(
-        model, run.recipe, tuned, _options(spec), run.dataset("calibration"), run.plan.search, run.progress
-    )
+    images = open_images(model, run.recipe, CalibrationRequest(data=run.source("calibration")))
+    found = find_sensitivity(model, tuned, _options(spec), images, run.evaluation, run.progress)
     layers = [
         {"node": one.node, "members": one.members, "sqnr_db": one.sqnr_db, "kept": place < found.kept}
         for place, one in enumerate(found.ranking)
@@ -112,28 +118,27 @@ def _rank(run: RunSteps, spec: GraphSpec, ranges: str) -> Record:
         "max_drop": run.plan.search.max_drop,
         "drop": found.drop,
         "layers": layers,
-        "eval_sha256": found.eval_sha256,
+        "eval_sha256": None if found.chosen_on is None else found.chosen_on.sha256,
     }
 
 
 def _lower(run: RunSteps, spec: GraphSpec, ranges: str, sensitivity: Record | None) -> Record:
     parents = [_parent(run, spec)[1], run.folder.sha256(f"ranges {spec.name}", ranges)]
     layers = [] if sensitivity is None else [layer["node"] for layer in sensitivity["layers"] if layer["kept"]]
-    chosen_on = None if sensitivity is None else sensitivity["eval_sha256"]
     inputs = {
         "graph": parents[0],
         "ranges": parents[1],
         "precision": spec.precision,
         "flavour": spec.flavour,
         "keep": layers,
-        "chosen_on": chosen_on,
+        "chosen_on": None if sensitivity is None else sensitivity["eval_sha256"],
     }
 
     def make() -> Record:
         table = CalibrationRequest(table=run.folder.path / ranges)
-        request = PrecisionRequest(spec.precision, _options(spec, layers), table)
+        chosen_on = None if sensitivity is None or run.evaluation is None else run.evaluation.chosen_on
+        request = PrecisionRequest(spec.precision, _options(spec, layers), table, chosen_on=chosen_on)
         lowered = lower_precision(load_onnx(_parent(run, spec)[0]), run.recipe, request, run.progress)
-        _note_choice(lowered, chosen_on)
         save_onnx(lowered.model, run.folder.path / spec.file, force=True)
         reasons: dict[str, str] = {}
         for node in lowered.kept:  # what the cast to FP16 leaves in FP32 is named a second time
@@ -141,11 +146,3 @@ def _lower(run: RunSteps, spec: GraphSpec, ranges: str, sensitivity: Record | No
         return {"kept": [{"node": node, "reason": reason} for node, reason in reasons.items()]}
 
     return run.step(f"graph {spec.name}", inputs, [spec.file], make, parents)
-
-
-def _note_choice(lowered: Lowered, chosen_on: str | None) -> None:
-    """What was chosen by looking at images says so in the graph: a proof needs others."""
-    provenance = read_provenance(lowered.model)
-    if chosen_on is not None and provenance is not None:
-        parents = {**provenance.parents, CHOSEN_ON: chosen_on}
-        write_provenance(lowered.model, replace(provenance, parents=parents))

@@ -11,8 +11,10 @@ from rir_deploy import __version__
 from rir_deploy.artifacts import sha256_file
 from rir_deploy.bench.options import MODE_CHOICES, BenchOptions
 from rir_deploy.data.dataset import Dataset
-from rir_deploy.errors import InputError, UsageError
+from rir_deploy.errors import UsageError
+from rir_deploy.pipeline.evaluation import Evaluation, read_evaluation
 from rir_deploy.pipeline.export import ExportRequest, export_file
+from rir_deploy.pipeline.images import choose_images
 from rir_deploy.pipeline.matrix import GraphSpec, usable_backends
 from rir_deploy.pipeline.plan import Plan
 from rir_deploy.pipeline.progress import Progress, silent
@@ -57,19 +59,20 @@ class RunSteps:
         parts += ["calibration"] if set(self.plan.precisions) - {"fp32"} else []
         for part in [*parts, "test"]:
             self.dataset(part)
-        if self.evaluation is not None:
-            self._check_evaluation(self.evaluation)
+        self.evaluation = self._evaluation()
 
-    def _check_evaluation(self, evaluation: Dataset) -> None:
-        """Images that a choice was made on prove nothing of it."""
-        name = evaluation.source.name
-        if evaluation.labels is None:
-            raise InputError(f"eval_data '{name}' has no labels: a drop of top-1 is measured on labelled images")
-        for part in ("calibration", "test"):
-            if self.dataset(part).source.fingerprint() == evaluation.source.fingerprint():
-                raise UsageError(
-                    f"eval_data '{name}' are the {part} images of the run; name labelled images beside them"
-                )
+    def _evaluation(self) -> Evaluation | None:
+        """The images that a budget of accuracy is kept on, where there is one: a choice made on images of the proof
+        would prove nothing."""
+        if self.plan.search is None or "int8" not in self.plan.precisions:
+            return None
+        found = read_evaluation(self.recipe, self.plan.search, self.progress)
+        if found is not None:
+            calibration = self.dataset("calibration")
+            indices = choose_images(calibration, self.recipe.calibration)
+            found.refuse("the calibration images of the run", calibration, indices)
+            found.refuse("the test images of the run", self.dataset("test"))
+        return found
 
     def checkpoint(self) -> Path:
         """The checkpoint to deploy, trained first where the plan names none."""
@@ -164,11 +167,3 @@ class RunSteps:
     def dataset(self, part: str) -> Dataset:
         """ "train", "calibration" or "test": as the plan says, or the recipe's own."""
         return open_dataset(self.source(part), self.recipe, "test" if part == "test" else "train")
-
-    @property
-    def evaluation(self) -> Dataset | None:
-        """The images that a budget of accuracy is kept on, where there is one."""
-        search = self.plan.search
-        if search is None or search.eval_data is None or "int8" not in self.plan.precisions:
-            return None
-        return open_dataset(search.eval_data, self.recipe, "train")

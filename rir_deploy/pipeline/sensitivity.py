@@ -11,41 +11,21 @@ from numpy.typing import NDArray
 
 from rir_deploy.data.dataset import Dataset
 from rir_deploy.engines.base import input_spec
-from rir_deploy.errors import InputError, UsageError
-from rir_deploy.pipeline.calibrate import BATCH, open_session
+from rir_deploy.pipeline.calibrate import open_session
+from rir_deploy.pipeline.evaluation import Evaluation
+from rir_deploy.pipeline.images import BATCH, Images
 from rir_deploy.pipeline.progress import Progress, tracked
-from rir_deploy.pipeline.sources import open_dataset
 from rir_deploy.precision import KeptNode
 from rir_deploy.quantize import QuantizeOptions, Tuned, quantize
+from rir_deploy.quantize.chosen_on import ChosenOn
 from rir_deploy.quantize.layers import read_layers
 from rir_deploy.quantize.search import LayerDamage, fewest_kept, rank
 from rir_deploy.quantize.select import members_of
-from rir_deploy.recipe import Recipe
 
 # Why a layer that the search keeps stays in float.
 _REASON = "the budget of accuracy asks for it"
 # Images a layer is ranked on: the ranking needs no more, and each layer is run on them.
 _IMAGES = 128
-
-
-@dataclass(frozen=True)
-class SearchRequest:
-    """``max_drop`` in points of top-1 on ``eval_data``; None only ranks the layers.
-
-    Raises:
-        UsageError: one of the two without the other, or a budget that is no share of 100.
-    """
-
-    max_drop: float | None = None
-    eval_data: str | None = None
-
-    def __post_init__(self) -> None:
-        if (self.max_drop is None) != (self.eval_data is None):
-            raise UsageError(
-                "--max-drop and --eval-data go together: a budget of top-1, and labelled images to keep it on"
-            )
-        if self.max_drop is not None and not 0 <= self.max_drop < 100:
-            raise UsageError(f"--max-drop {self.max_drop:g} is not a number of points from 0 to under 100")
 
 
 @dataclass(frozen=True)
@@ -55,14 +35,14 @@ class Sensitivity:
     Attributes:
         images: that the ranking was measured on.
         drop: of top-1 on the evaluation images with those kept, a fraction; None without a budget.
-        eval_sha256: fingerprint of the evaluation images: they must not be those of the proof.
+        chosen_on: the evaluation images, which must not be those of the proof; None without a budget.
     """
 
     ranking: tuple[LayerDamage, ...]
     kept: int
     images: int
     drop: float | None = None
-    eval_sha256: str | None = None
+    chosen_on: ChosenOn | None = None
 
     def in_model(self, model: ir.Model) -> Sensitivity:
         """With the precision that every layer has in the quantised model."""
@@ -76,28 +56,25 @@ class Sensitivity:
 
 def find_sensitivity(
     model: ir.Model,
-    recipe: Recipe,
     tuned: Tuned,
     options: QuantizeOptions,
-    dataset: Dataset,
-    request: SearchRequest,
+    images: Images,
+    evaluation: Evaluation | None,
     progress: Progress,
 ) -> Sensitivity:
     """Rank every layer of a calibrated model, and choose what stays in float.
 
     Args:
-        dataset: calibration images, for the ranking.
+        images: those of calibration, for the ranking.
+        evaluation: others, and the budget to keep on them; None only ranks.
 
     Raises:
-        InputError: evaluation images without labels.
-        UsageError: evaluation images that are those of the proof or of calibration.
         GateError: the budget cannot be kept.
     """
-    evaluation = open_evaluation(recipe, request, dataset)
     plain = quantize(model, tuned.table, options, tuned.rounded)
     layers = [(node, members_of(plain.model, node)) for node in plain.quantized]
-    indices = np.linspace(0, len(dataset) - 1, min(_IMAGES, len(dataset)), dtype=np.int64)
-    batches = list(_inputs(model, dataset, indices))
+    some = images.spread(_IMAGES)
+    batches = list(some.batches("reading images", progress))
     reference = _outputs(model, batches)
     steps = iter(tracked(layers, "ranking layers", len(layers), progress))
 
@@ -107,9 +84,9 @@ def find_sensitivity(
         return _sqnr(reference, _outputs(_keeping(model, tuned, options, others), batches))
 
     ranking = rank(layers, damage)
-    if evaluation is None or request.max_drop is None:
-        return Sensitivity(tuple(ranking), 0, len(indices))
-    top1 = _Top1(evaluation, progress)
+    if evaluation is None:
+        return Sensitivity(tuple(ranking), 0, len(some.indices))
+    top1 = _Top1(evaluation.dataset, progress)
     original = top1(model)
     drops: dict[tuple[str, ...], float] = {}
 
@@ -117,9 +94,9 @@ def find_sensitivity(
         drops[nodes] = original - top1(_keeping(model, tuned, options, nodes))
         return drops[nodes]
 
-    kept = fewest_kept(ranking, drop, request.max_drop / 100.0)
+    kept = fewest_kept(ranking, drop, evaluation.max_drop / 100.0)
     found = drops[tuple(layer.node for layer in ranking[:kept])]
-    return Sensitivity(tuple(ranking), kept, len(indices), found, evaluation.source.fingerprint())
+    return Sensitivity(tuple(ranking), kept, len(some.indices), found, evaluation.chosen_on)
 
 
 def keep_too(options: QuantizeOptions, nodes: Iterable[str]) -> QuantizeOptions:
@@ -129,29 +106,6 @@ def keep_too(options: QuantizeOptions, nodes: Iterable[str]) -> QuantizeOptions:
 
 def _keeping(model: ir.Model, tuned: Tuned, options: QuantizeOptions, nodes: tuple[str, ...]) -> ir.Model:
     return quantize(model, tuned.table, keep_too(options, nodes), tuned.rounded).model
-
-
-def open_evaluation(recipe: Recipe, request: SearchRequest, calibration: Dataset) -> Dataset | None:
-    """The images that a budget is kept on, if there is one.
-
-    Raises:
-        InputError: they have no labels.
-        UsageError: they are those of the proof or of calibration.
-    """
-    if request.eval_data is None:
-        return None
-    dataset = open_dataset(request.eval_data, recipe, "train")
-    if dataset.labels is None:
-        raise InputError(f"'{request.eval_data}' has no labels: a drop of top-1 is measured on labelled images")
-    fingerprint = dataset.source.fingerprint()
-    if fingerprint == calibration.source.fingerprint():
-        raise UsageError("--eval-data names the calibration images; name labelled images that are not among them")
-    if "test" in recipe.data and fingerprint == open_dataset(None, recipe, "test").source.fingerprint():
-        raise UsageError(
-            "--eval-data names the test images of the recipe, which are for the proof; name others, so that the proof "
-            "does not judge what was chosen on it"
-        )
-    return dataset
 
 
 class _Top1:

@@ -21,6 +21,7 @@ from rir_deploy.errors import InputError, UsageError
 from rir_deploy.export import ExportOptions, export
 from rir_deploy.onnx_file import load_onnx, read_provenance, save_onnx
 from rir_deploy.pipeline.checkpoints import load_module
+from rir_deploy.pipeline.chosen import check_not_chosen_on
 from rir_deploy.pipeline.progress import Progress, silent
 from rir_deploy.pipeline.run import RUN_NAME
 from rir_deploy.pipeline.sources import open_dataset
@@ -59,7 +60,7 @@ def verify_stages(request: StagesRequest, progress: Progress = silent) -> Stages
     """Run every stage on all test images and compare.
 
     Raises:
-        UsageError: not a run, its checkpoint is not at hand, or is another.
+        UsageError: not a run, its checkpoint is not at hand, or is another; images that layers were chosen on.
         InputError: a file is not as the run left it.
         BackendError: torch or ONNX Runtime is not installed.
     """
@@ -68,6 +69,8 @@ def verify_stages(request: StagesRequest, progress: Progress = silent) -> Stages
     _check_graphs(request.run, run)
     recipe = _recipe(request.run)
     dataset = open_dataset(request.data or run.data, recipe, "test")
+    for graph in run.graphs:
+        check_not_chosen_on(request.run / graph.file, dataset)
     with _sides(request, run, checkpoint, recipe) as sides:
         return compare_stages(
             sides,

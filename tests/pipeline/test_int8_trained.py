@@ -3,7 +3,9 @@ that it was trained for."""
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+from PIL import Image
 
 from rir_deploy.pipeline.sources import open_dataset
 from rir_deploy.recipe import load_recipe
@@ -164,23 +167,30 @@ def test_few_images_are_warned_of(trained: Trained, rir: Runner, tmp_path: Path)
 
 @dataclass(frozen=True)
 class Split:
-    """Halves of the test images, and unlabelled ones."""
+    """Training images to calibrate on, others to keep a budget on, and others again."""
 
+    calibration: Path
     first: Path
     second: Path
-    bare: Path
 
 
 @pytest.fixture(scope="module")
 def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
-    folder = tmp_path_factory.mktemp("split")
-    test = digits("test")
-    np.savez(folder / "bare.npz", images=test.images)
+    folder, train = tmp_path_factory.mktemp("split"), digits("train")
+    cuts = {"calibration": (0, 1000), "first": (1000, 1180), "second": (1180, None)}
     return Split(
-        save(folder / "first.npz", test.images[::2], test.labels[::2]),
-        save(folder / "second.npz", test.images[1::2], test.labels[1::2]),
-        folder / "bare.npz",
+        **{name: save(folder / f"{name}.npz", train.images[a:b], train.labels[a:b]) for name, (a, b) in cuts.items()}
     )
+
+
+def save_zip(path: Path, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Path:
+    """The images as PNG files, a folder a class."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+            data = io.BytesIO()
+            Image.fromarray(image[..., 0]).save(data, "png")
+            archive.writestr(f"{label}/{index}.png", data.getvalue())
+    return path
 
 
 def test_images_that_layers_were_chosen_on_prove_nothing(
@@ -188,7 +198,7 @@ def test_images_that_layers_were_chosen_on_prove_nothing(
 ) -> None:
     chosen, plain = tmp_path / "chosen.onnx", tmp_path / "plain.onnx"
     ranking = tmp_path / "ranking.json"
-    quantize = ("quantize", trained.folded, "--method", "minmax")
+    quantize = ("quantize", trained.folded, "--method", "minmax", "--data", split.calibration)
     ran = rir(
         *quantize, "-o", chosen, "--max-drop", "50", "--eval-data", split.first, "--sensitivity", ranking, "--json"
     )
@@ -200,21 +210,55 @@ def test_images_that_layers_were_chosen_on_prove_nothing(
     assert len(scores) == len(ran.json["quantized"])
     assert scores == sorted(scores)
     assert rir(*quantize, "-o", plain).code == 0
-    verify = ("verify", trained.checkpoint, chosen, "--max-top1-drop", "100")
-    refused(rir(*verify, "--data", split.first), 2, "was chosen on the images of", "needs others")
+    verify = ("verify", trained.checkpoint, chosen, "--max-top1-drop", "100", "--data")
+    refused(rir(*verify, split.first), 2, "was chosen on 180 of the 180 images of", "needs others")
+    # The same images as other files, a part of them, and one of them among others.
+    first, second = np.load(split.first), np.load(split.second)
+    packed = save_zip(tmp_path / "packed.zip", first["images"], first["labels"])
+    refused(rir(*verify, packed), 2, "was chosen on 180 of the 180 images of", "packed.zip")
+    part = save(tmp_path / "part.npz", first["images"][::3], first["labels"][::3])
+    refused(rir(*verify, part), 2, "was chosen on 60 of the 60 images of")
+    images, labels = (np.concatenate([second[key], first[key][7:8]]) for key in ("images", "labels"))
+    mixed = save(tmp_path / "mixed.npz", images, labels)
+    last = len(labels) - 1
+    refused(rir(*verify, mixed), 2, f"was chosen on 1 of the {last + 1} images of", f"mixed.npz:images[{last}]")
     assert rir("verify", trained.checkpoint, plain, "--data", split.first).code in (0, 3)
-    assert rir(*verify, "--data", split.second).code in (0, 3)
+    assert rir(*verify, split.second).code in (0, 3)
+
+
+def test_a_model_that_hides_what_it_was_chosen_on(trained: Trained, split: Split, rir: Runner, tmp_path: Path) -> None:
+    chosen = tmp_path / "chosen.onnx"
+    quantize = ("quantize", trained.folded, "--method", "minmax", "--rounding", "nearest", "--data", split.calibration)
+    assert rir(*quantize, "-o", chosen, "--max-drop", "50", "--eval-data", split.first).code == 0
+    graph = onnx.load(chosen)
+    (record,) = (prop for prop in graph.metadata_props if prop.key == "rir_deploy.chosen_on")
+    record.value = record.value.replace('"images": 180', '"images": 1')
+    onnx.save(graph, tmp_path / "wrong.onnx")
+    verify = ("verify", trained.checkpoint, "--data", split.first)
+    refused(rir(*verify, tmp_path / "wrong.onnx"), 5, "malformed", "quantise again")
+    graph.metadata_props.remove(record)
+    onnx.save(graph, tmp_path / "bare.onnx")
+    refused(rir(*verify, tmp_path / "bare.onnx"), 5, "does not say on which images")
 
 
 def test_images_that_a_budget_cannot_be_kept_on(trained: Trained, split: Split, rir: Runner, tmp_path: Path) -> None:
-    output = tmp_path / "q.onnx"
+    output, folder = tmp_path / "q.onnx", tmp_path / "data"
+    folder.mkdir()
     quantize = ("quantize", trained.folded, "-o", output, "--method", "minmax", "--max-drop", "1")
+    quantize = (*quantize, "--data", split.calibration)
+    test, own = digits("test"), np.load(split.calibration)
+    np.savez(folder / "bare.npz", images=test.images)
     refused(rir(*quantize), 2, "--max-drop and --eval-data go together")
-    refused(rir(*quantize, "--eval-data", split.bare), 5, "no labels")
-    refused(rir(*quantize, "--eval-data", "digits:train"), 2, "the calibration images")
-    refused(rir(*quantize, "--eval-data", "digits:test"), 2, "for the proof")
+    refused(rir(*quantize, "--eval-data", folder / "bare.npz"), 5, "no labels")
+    # Of the 1,000 images that are named, 512 are calibrated on.
+    refused(rir(*quantize, "--eval-data", "digits:train"), 2, "512 of the", "the calibration images")
+    packed = save_zip(folder / "packed.zip", own["images"], own["labels"])
+    refused(rir(*quantize, "--eval-data", packed), 2, "512 of the 1000", "the calibration images")
+    refused(rir(*quantize, "--eval-data", "digits:test"), 2, f"{len(test.labels)} of the", "for the proof")
+    half = save(folder / "half.npz", test.images[::2], test.labels[::2])
+    refused(rir(*quantize, "--eval-data", half), 2, "180 of the 180", "for the proof", "half.npz:images[0]")
     refused(rir(*quantize, "--eval-data", split.first, "--max-drop", "100"), 2, "points from 0 to under 100")
-    untouched(tmp_path)
+    untouched(tmp_path, "data")
 
 
 def test_rounded_weights_that_are_not_the_tables(trained: Trained, rir: Runner, tmp_path: Path) -> None:

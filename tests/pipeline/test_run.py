@@ -16,9 +16,9 @@ from rir_deploy.artifacts import atomic_folder, sha256_file
 from rir_deploy.engines.base import Built
 from rir_deploy.errors import BackendError, InputError, UsageError
 from rir_deploy.pipeline.build import check_realized
+from rir_deploy.pipeline.evaluation import SearchRequest
 from rir_deploy.pipeline.plan import BenchPlan, read_plan
 from rir_deploy.pipeline.run import run_plan
-from rir_deploy.pipeline.sensitivity import SearchRequest
 from rir_deploy.pipeline.steps import RunFolder
 from rir_deploy.recipe import packaged_recipes
 from tests.conftest import Made, Runner
@@ -263,8 +263,8 @@ def test_a_plan_says_how_engines_are_timed(tmp_path: Path) -> None:
         ({"data": {"test": "nowhere.zip"}}, "nowhere.zip"),
         ({"recipe": "cifar10"}, "--data"),
         ({"search": SearchRequest(0.5, "nowhere.zip")}, "nowhere.zip"),
-        ({"search": SearchRequest(0.5, "digits:test")}, "eval_data 'digits:test' are the test images"),
-        ({"search": SearchRequest(0.5, "digits:train")}, "eval_data 'digits:train' are the calibration images"),
+        ({"search": SearchRequest(0.5, "digits:test")}, "of 'digits:test' are among the test images of the run"),
+        ({"search": SearchRequest(0.5, "digits:train")}, "of 'digits:train' are among the calibration images"),
     ],
 )
 def test_what_is_missing_is_missed_before_anything_is_done(

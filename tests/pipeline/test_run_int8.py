@@ -16,9 +16,11 @@ import pytest
 from rir_deploy.artifacts import Provenance, sha256_file
 from rir_deploy.data.sources import open_source
 from rir_deploy.errors import GateError
+from rir_deploy.onnx_file import load_onnx
+from rir_deploy.pipeline.evaluation import SearchRequest
 from rir_deploy.pipeline.plan import BenchPlan, Plan, read_plan
 from rir_deploy.pipeline.run import run_plan
-from rir_deploy.pipeline.sensitivity import SearchRequest
+from rir_deploy.quantize.chosen_on import read_chosen_on
 from tests.conftest import Bundled, Made
 from tests.pipeline.test_run import write_plan
 
@@ -159,6 +161,9 @@ def test_a_budget_keeps_layers_in_float(
         next(one.value for one in onnx.load(run / graph["file"]).metadata_props if one.key == "rir_deploy.provenance")
     )
     assert provenance.parents["evaluation images"] == open_source(str(evaluation)).fingerprint()
+    recorded = read_chosen_on(load_onnx(run / graph["file"]))
+    assert recorded is not None
+    assert recorded.images == len(data["images"])
     assert record["unfolded"]["graphs"][1]["sha256"] == finished[1]["unfolded"]["graphs"][1]["sha256"]
     again = run_plan(dataclasses.replace(plan, search=SearchRequest(budget, str(evaluation))), run, report=False)
     assert again["graphs"] == record["graphs"]

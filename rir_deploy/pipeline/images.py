@@ -1,0 +1,68 @@
+"""The calibration images: chosen by seed, and read as the model takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rir_deploy.data.dataset import Dataset
+from rir_deploy.data.sampling import choose
+from rir_deploy.errors import InputError
+from rir_deploy.pipeline.progress import Progress, tracked
+from rir_deploy.quantize import Sources
+from rir_deploy.recipe import CalibrationOptions
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Images:
+    """The chosen images of a data set, and how to read them.
+
+    Attributes:
+        indices: of the chosen ones in the data set, ascending.
+        raw: whether the model takes uint8 pixels.
+        options: that they were chosen by.
+        sources: what is made with them is bound to.
+    """
+
+    dataset: Dataset
+    indices: NDArray[np.int64]
+    raw: bool
+    options: CalibrationOptions
+    sources: Sources
+
+    def batches(self, label: str, progress: Progress) -> Iterator[NDArray[np.generic]]:
+        batches = self.dataset.batches(BATCH, self.indices)
+        for batch in tracked(batches, label, -(-len(self.indices) // BATCH), progress):
+            yield batch.images if self.raw else batch.tensor(self.dataset.preprocessing)
+
+    def split(self, share: float) -> tuple[Images, Images]:
+        """Two parts without a common image, the second of ``share`` of them."""
+        order = np.random.default_rng(self.options.seed).permutation(len(self.indices))
+        cut = len(order) - round(share * len(order))
+        first, second = (replace(self, indices=np.sort(self.indices[part])) for part in (order[:cut], order[cut:]))
+        return first, second
+
+    def spread(self, count: int) -> Images:
+        """So many of them, from first to last: folders list one class after the other."""
+        places = np.linspace(0, len(self.indices) - 1, min(count, len(self.indices)), dtype=np.int64)
+        return replace(self, indices=self.indices[places])
+
+
+def choose_images(dataset: Dataset, options: CalibrationOptions) -> NDArray[np.int64]:
+    """Which images are calibrated on: by seed, balanced over the classes.
+
+    Raises:
+        InputError: there are too few, or all are of one class.
+    """
+    indices = choose(dataset.labels, len(dataset), options.samples, options.seed)
+    if dataset.labels is not None and len(np.unique(dataset.labels[indices])) < 2:
+        raise InputError(
+            f"the calibration images of '{dataset.source.name}' are all of one class: ranges found on them hold for no "
+            "other; name images of all classes"
+        )
+    return indices
