@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from rir_deploy.pipeline.evaluation import SearchRequest
 
 _OPTIONS = (
-    click.option("--ranges", type=click.Path(path_type=Path), metavar="FILE", help="Range table made before."),
+    click.option(
+        "--ranges",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Range table made before; --data beside it are the images it was made on.",
+    ),
     click.option("--samples", type=click.IntRange(1), help="Calibration images."),
     click.option(
         "--method",

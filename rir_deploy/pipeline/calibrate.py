@@ -45,7 +45,7 @@ _HELD_BACK = 0.25
 @dataclass(frozen=True)
 class CalibrationRequest:
     """Where ranges and rounded weights come from: ``table`` (a file made before), or ``data``, or the recipe's own
-    training images.
+    training images. Beside a table, ``data`` have to be the images that it was made on.
 
     What is left None is as the recipe says. ``use_recipe_data`` lets a recipe's own images stand in where no data is
     named. ``rounding``, ``equalize``, ``correct_bias``, ``bits`` and ``split_identity`` are those of `TuneOptions`;
@@ -69,11 +69,12 @@ class CalibrationRequest:
     expect_top1: float | None = None
 
     def __post_init__(self) -> None:
-        measured = [self.data, self.samples, self.method, self.percentile, self.rounding, self.expect_top1]
+        measured = [self.samples, self.method, self.percentile, self.rounding, self.expect_top1]
         plain = self.equalize and self.correct_bias and self.bits == 8 and not self.split_identity
         if self.table is not None and (any(value is not None for value in measured) or not plain):
             raise UsageError(
-                "--ranges is a table that was measured: it excludes --data and all that says how to calibrate"
+                "--ranges is a table that was measured: it excludes all that says how to calibrate; --data beside it "
+                "are the images it was made on"
             )
         if self.expect_top1 is not None and not 0 < self.expect_top1 <= 1:
             raise UsageError(f"--expect-top1 {100 * self.expect_top1:g} is no percentage: over 0, up to 100")
@@ -100,11 +101,11 @@ def calibrate(model: ir.Model, recipe: Recipe, request: CalibrationRequest, prog
 
     Raises:
         UsageError: there is neither data nor a table.
-        InputError: a table made with another model or recipe; data that cannot be used (too few images, one class).
+        InputError: a table of another model, recipe or data; data that cannot be used (too few, one class).
         BackendError: ONNX Runtime is not installed.
     """
     if request.table is not None:
-        return _read(request.table, model, recipe)
+        return _given(request.table, model, recipe, request)
     images = open_images(model, recipe, request)
     with open_session(model, activation_names(model)) as run:
         batches = images.batches("calibrating", progress)
@@ -124,7 +125,7 @@ def calibrate_int8(
         UsageError, InputError, BackendError: as `calibrate` does.
     """
     if request.table is not None:
-        table = _read(request.table, model, recipe)
+        table = _given(request.table, model, recipe, request)
         if table.weights_sha256 is None:
             return Tuned(table, {}, Candidate(table.method, "nearest", bool(table.exponents)))
         rounded = from_bytes(_read_weights(request.table), table.weights_sha256, quantization)
@@ -166,19 +167,25 @@ def weights_path(table: Path) -> Path:
 
 
 def open_images(model: ir.Model, recipe: Recipe, request: CalibrationRequest) -> Images:
-    """The images that a request names, or else the recipe's own.
+    """The images that a request names, or else the recipe's own; with a table, those that it was made on.
 
     Raises:
         UsageError: there are none.
-        InputError: they cannot be used (too few, one class).
+        InputError: they cannot be used (too few, one class), or are not those of the table.
     """
     if request.data is None and not (request.use_recipe_data and "train" in recipe.data):
+        if request.table is not None:
+            raise UsageError(f"name the images that '{request.table}' was made on with --data")
         raise UsageError("INT8 needs calibration images: name some with --data, or a range table with --ranges")
     options = _options(recipe.calibration, request)
     dataset = open_dataset(request.data, recipe, "train")
-    indices = choose_images(dataset, options)
     sources = Sources(graph_sha256(model), sha256_json(recipe.to_dict()), dataset.source.fingerprint())
-    return Images(dataset, indices, input_spec(model).dtype == "uint8", options, sources)
+    if request.table is not None:
+        table = _read(request.table, model, recipe)
+        table.check(sources.model_sha256, sources.recipe_sha256, sources.data_sha256)
+        options = replace(options, samples=table.samples)
+    raw = input_spec(model).dtype == "uint8"
+    return Images(dataset, choose_images(dataset, options), raw, options, sources)
 
 
 @contextmanager
@@ -198,6 +205,13 @@ def _options(given: CalibrationOptions, request: CalibrationRequest) -> Calibrat
         percentile=given.percentile if request.percentile is None else request.percentile,
         method=given.method if request.method is None else request.method,  # type: ignore[arg-type]
     )
+
+
+def _given(path: Path, model: ir.Model, recipe: Recipe, request: CalibrationRequest) -> RangeTable:
+    """A table made before, checked against the images where some are named."""
+    if request.data is not None:
+        open_images(model, recipe, request)
+    return _read(path, model, recipe)
 
 
 def _read(path: Path, model: ir.Model, recipe: Recipe) -> RangeTable:

@@ -107,7 +107,7 @@ def _rank(run: RunSteps, spec: GraphSpec, ranges: str) -> Record:
     assert run.plan.search is not None
     model, request = load_onnx(_parent(run, spec)[0]), CalibrationRequest(table=run.folder.path / ranges)
     tuned = calibrate_int8(model, run.recipe, request, _options(spec))
-    images = open_images(model, run.recipe, CalibrationRequest(data=run.source("calibration")))
+    images = open_images(model, run.recipe, CalibrationRequest(run.source("calibration"), run.folder.path / ranges))
     found = find_sensitivity(model, tuned, _options(spec), images, run.evaluation, run.progress)
     layers = [
         {"node": one.node, "members": one.members, "sqnr_db": one.sqnr_db, "kept": place < found.kept}

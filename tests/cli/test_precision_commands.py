@@ -97,7 +97,7 @@ def test_options_that_contradict_each_other(made: Made, rir: Runner, tmp_path: P
     build = ("build-engine", made.onnx, "--backend", "onnxruntime", "-o", output)
     refused(rir(*build, "--fp32", "--keep", "x"), 2, "--int8")
     refused(rir(*build, "--samples", "7"), 2, "--int8 and --fp16")
-    refused(rir(*build, "--int8", "--ranges", table, "--data", "digits"), 2, "excludes")
+    refused(rir(*build, "--int8", "--ranges", table, "--samples", "7"), 2, "excludes")
     refused(rir("quantize", made.onnx, "-o", output, "--percentile", "99", "--method", "minmax"), 2, "--method")
     refused(rir("quantize", made.onnx, "-o", output, "--method", "foo"), 2, "unknown method 'foo'", "minmax", "auto")
     refused(rir("quantize", made.onnx, "-o", output, "--percentile", "40"), 2, "--percentile 40", "over 50")

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from rir_deploy.cli import cli
 from rir_deploy.cli.common import run_command
 from rir_deploy.onnx_file import load_onnx
 from rir_deploy.quantize.layers import read_layers
+from tests.cli.test_bad_input import refused, untouched
 from tests.conftest import Made, Runner
 from tests.pipeline.test_run_int8 import predict
 
@@ -27,12 +29,13 @@ QUICK = ("--samples", "64", "--method", "minmax", "--rounding", "nearest", "--no
 class Choice:
     """An INT8 model of which a budget keeps some layers and --keep the first; ``noise``, that the budget was kept on.
 
-    ``budget`` is in points of top-1.
+    ``budget`` is in points of top-1; ``plain`` is the range table of the same calibration without a budget.
     """
 
     noise: Path
     first: str
     budget: float
+    plain: Path
     model: Path
     table: Path
     ranking: Path
@@ -62,9 +65,9 @@ def choice(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Choice:
     np.savez(folder / "noise.npz", images=images, labels=labels)
     first = next(node.name for node in load_onnx(made.onnx).graph if node.op_type == "Conv")
     assert first
-    names = ("chosen.onnx", "chosen.json", "ranking.json")
+    names = ("plain.json", "chosen.onnx", "chosen.json", "ranking.json")
     quantize = ("quantize", made.onnx, "--qdq", "cpu", "--keep", f"^{re.escape(first)}$", *QUICK)
-    run(*quantize, "-o", folder / "plain.onnx")
+    run(*quantize, "-o", folder / "plain.onnx", "--save-ranges", folder / "plain.json")
     lost = 100.0 * float((predict(folder / "plain.onnx", images) != labels).mean())
     assert lost > 0.5
     found = Choice(folder / "noise.npz", first, round(lost / 2, 2), *(folder / name for name in names))
@@ -100,3 +103,39 @@ def test_weights_of_four_bits_are_not_called_int8(made: Made, rir: Runner, tmp_p
     names = [str(node.name) for node in load_onnx(made.onnx).graph if node.op_type == "Conv"]
     assert [becomes[name] for name in names] == ["int8", *["int4"] * (len(names) - 2), "int8"]
     assert ran.out.count("INT4") == len(names) - 2
+
+
+def test_a_table_can_be_searched_with_its_images(choice: Choice, made: Made, rir: Runner, tmp_path: Path) -> None:
+    """The same ranking and the same choice as in one go."""
+    again, ranking = tmp_path / "again.onnx", tmp_path / "ranking.json"
+    quantize = ("quantize", made.onnx, "--qdq", "cpu", "--ranges", choice.plain, "--data", "digits:train")
+    ran = rir(*quantize, "-o", again, "--keep", choice.keep, *choice.search, "--sensitivity", ranking)
+    assert ran.code == 0, ran.err
+    assert again.read_bytes() == choice.model.read_bytes()
+    assert ranking.read_text() == choice.ranking.read_text()
+
+
+def test_images_that_are_not_the_tables(choice: Choice, made: Made, rir: Runner, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    quantize = ("quantize", made.onnx, "--qdq", "cpu", "-o", output, "--ranges", choice.plain)
+    refused(rir(*quantize, "--data", "digits:test"), 5, "made with another data")
+    refused(rir(*quantize, "--data", "digits:test", "--sensitivity", tmp_path / "r.json"), 5, "made with another data")
+    build = ("build-engine", made.onnx, "--backend", "onnxruntime", "-o", output, "--ranges", choice.plain)
+    for precision in ("--fp16", "--int8"):
+        refused(rir(*build, precision, "--data", "digits:test"), 5, "made with another data")
+    untouched(tmp_path)
+
+
+def test_a_ranking_by_a_table_needs_its_images(made: Made, rir: Runner, tmp_path: Path) -> None:
+    """Where the recipe brings none."""
+    model, table = onnx.load(made.onnx), tmp_path / "r.json"
+    for prop in model.metadata_props:
+        prop.value = prop.value.replace('"train": "digits:train"', '"test": "digits:test"')
+    onnx.save(model, tmp_path / "m.onnx")
+    quantize = ("quantize", tmp_path / "m.onnx", "-o", tmp_path / "q.onnx", "--force")
+    assert rir(*quantize, "--data", "digits:train", *QUICK, "--save-ranges", table).code == 0
+    assert rir(*quantize, "--ranges", table).code == 0
+    ranking = tmp_path / "ranking.json"
+    refused(rir(*quantize, "--ranges", table, "--sensitivity", ranking), 2, "r.json' was made on", "--data")
+    assert rir(*quantize, "--ranges", table, "--sensitivity", ranking, "--data", "digits:train").code == 0
+    assert len(json.loads(ranking.read_text())["layers"]) == 6
