@@ -125,7 +125,12 @@ def lower_precision(
         images = open_images(model, recipe, request.calibration)
         evaluation = open_evaluation(recipe, request.search, images, progress)
     tuned = calibrate_int8(model, recipe, request.calibration, request.quantize, progress)
-    options, sensitivity, chosen_on = request.quantize, None, request.chosen_on
+    options, sensitivity, chosen_on = request.quantize, None, request.chosen_on or tuned.table.chosen_on
+    if evaluation is not None and chosen_on is not None:
+        raise UsageError(
+            f"'{request.calibration.table}' holds a choice that was made on a budget already; search by a table that "
+            "was saved without --max-drop"
+        )
     if images is not None:
         sensitivity = find_sensitivity(model, tuned, options, images, evaluation, progress)
         options = keep_too(options, (layer.node for layer in sensitivity.ranking[: sensitivity.kept]))
@@ -133,6 +138,8 @@ def lower_precision(
     result = quantize(model, tuned.table, options, tuned.rounded)
     if sensitivity is not None:
         sensitivity = sensitivity.in_model(result.model)
+    kept = {one.node: one.reason for one in result.asked}
+    tuned = replace(tuned, table=replace(tuned.table, kept=kept, chosen_on=chosen_on))
     _record(model, result.model, f"quantize-{options.flavour}", "int8", chosen_on)
     return Lowered(
         result.model, "int8", options.flavour, result.kept, result.quantized, tuned.table, tuned, options, sensitivity

@@ -24,7 +24,7 @@ class QuantizeOptions:
         keep: regular expressions; a convolution or product with a match in its name, the names of its output and
             weight, or the unfolded tensors in it stays in float.
         rest: type of what is not quantised; "fp16" with "tensorrt" only.
-        pinned: nodes that stay in float for a reason of their own: a budget, or the range table's word.
+        pinned: nodes that stay in float for a reason of their own.
 
     Raises:
         UsageError: an unknown flavour or rest, a combination that does not exist, or something in ``keep`` that is not

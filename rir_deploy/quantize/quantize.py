@@ -30,7 +30,7 @@ class QuantizeResult:
     Attributes:
         quantized: names of the nodes that compute on integers, in graph order.
         kept: nodes with weights that do not, and nodes that stay FP32 where the rest is FP16.
-        asked: those of the kept that the options ask for.
+        asked: those of the kept that the options or the table ask for.
         tensors: the activations that a Q/DQ pair rounds.
     """
 
@@ -51,7 +51,8 @@ def quantize(
 
     Args:
         model: an FP32 model, folded or not; it is not changed.
-        table: ranges of its tensors. The caller has bound it to this model with `RangeTable.check`.
+        table: ranges of its tensors, and nodes to keep beside those of the options. The caller has bound it to this
+            model with `RangeTable.check`.
         rounded: weights by the name of the layer's output; those of other layers are rounded to the nearest integer.
 
     Returns:

@@ -59,7 +59,8 @@ def select(graph: ir.Graph, table: RangeTable, keep: Sequence[str], pinned: Sequ
     """Sort the nodes with weights into those to quantise and those kept.
 
     Args:
-        keep, pinned: see `QuantizeOptions`; a pinned node stays for its own reason, whatever pattern matches it.
+        keep, pinned: see `QuantizeOptions`. They add to what the table keeps, and a node that stays for two reasons
+            names that of the table, or else that of ``pinned``.
 
     Raises:
         InputError: nothing can be quantised, the table lacks a tensor, a pinned node is not there, or a weight is not
@@ -68,7 +69,7 @@ def select(graph: ir.Graph, table: RangeTable, keep: Sequence[str], pinned: Sequ
     """
     candidates = [node for node in graph if node.op_type in _WEIGHTED and node.domain in ("", "ai.onnx")]
     wanted = {node: f"asked for by '{pattern}'" for pattern in keep for node in _matching(candidates, pattern)}
-    wanted |= _pinned(candidates, pinned)
+    wanted |= _pinned(candidates, {one.node: one.reason for one in pinned} | dict(table.kept))
     nodes: list[Weighted] = []
     kept: dict[ir.Node, str] = {}
     for node in candidates:
@@ -92,8 +93,7 @@ def select(graph: ir.Graph, table: RangeTable, keep: Sequence[str], pinned: Sequ
     return Selection(tuple(nodes), kept, asked)
 
 
-def _pinned(candidates: list[ir.Node], pinned: Sequence[KeptNode]) -> dict[ir.Node, str]:
-    reasons = {one.node: one.reason for one in pinned}
+def _pinned(candidates: list[ir.Node], reasons: Mapping[str, str]) -> dict[ir.Node, str]:
     missing = reasons.keys() - {label(node) for node in candidates}
     if missing:
         raise InputError(f"'{min(missing)}' is to stay in float, and the model has no such layer; calibrate again")

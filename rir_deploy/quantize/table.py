@@ -11,12 +11,14 @@ from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from rir_deploy.errors import InputError
+from rir_deploy.quantize.chosen_on import ChosenOn
 
 Method = Literal["minmax", "percentile", "entropy", "mse"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 # 2: models are hashed weight by weight; exponents and rounded weights belong to the table.
-_VERSION = 2
+# 3: what stays in float, and the images that it was chosen on.
+_VERSION = 3
 # Of equalisation: factors of a million are no longer a rounding matter.
 MAX_EXPONENT = 20
 
@@ -32,6 +34,8 @@ _KEYS = (
     "exponents",
     "split_identity",
     "weights_sha256",
+    "kept",
+    "chosen_on",
 )
 
 
@@ -79,6 +83,8 @@ class RangeTable:
         split_identity: whether identities stand outside of the kernels (`identity`).
         weights_sha256: of the file with the rounded weights that belong to the table; None where weights are rounded
             to the nearest integer.
+        kept: nodes that stay in float because somebody asked for it, and why: a pattern, a budget.
+        chosen_on: the images on which some of that was chosen; None where none was.
     """
 
     ranges: Mapping[str, Range]
@@ -89,6 +95,8 @@ class RangeTable:
     exponents: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     split_identity: bool = False
     weights_sha256: str | None = None
+    kept: Mapping[str, str] = field(default_factory=dict)
+    chosen_on: ChosenOn | None = None
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -105,7 +113,11 @@ class RangeTable:
             if any(abs(exponent) > MAX_EXPONENT for exponent in exponents):
                 raise InputError(f"the exponents of '{name}' must be -{MAX_EXPONENT} to {MAX_EXPONENT}")
         object.__setattr__(self, "ranges", MappingProxyType(dict(self.ranges)))
+        for node, reason in self.kept.items():
+            if not (isinstance(reason, str) and node and reason):
+                raise InputError(f"'{node}' is kept for {reason!r}: a node has a name and a reason")
         object.__setattr__(self, "exponents", MappingProxyType(dict(self.exponents)))
+        object.__setattr__(self, "kept", MappingProxyType(dict(self.kept)))
 
     def __getitem__(self, name: str) -> Range:
         """The range of one tensor; InputError where it was not observed."""
@@ -145,11 +157,13 @@ class RangeTable:
             **vars(self.sources),
             "weights_sha256": self.weights_sha256,
             "split_identity": self.split_identity,
+            "kept": dict(self.kept),
+            "chosen_on": None if self.chosen_on is None else self.chosen_on.to_dict(),
             "exponents": {name: list(exponents) for name, exponents in self.exponents.items()},
             "ranges": {name: [float(found.min), float(found.max)] for name, found in self.ranges.items()},
         }
         text = json.dumps(data, sort_keys=True, allow_nan=False, indent=1)
-        return re.sub(r"\[[^\[\]{}]*\]", _one_line, text) + "\n"
+        return re.sub(r"\[\n[^\[\]{}\"]*\]", _one_line, text) + "\n"  # a text in JSON holds no line break
 
     @staticmethod
     def from_json(text: str) -> RangeTable:
@@ -181,6 +195,8 @@ def _from_data(data: Any) -> RangeTable:
         exponents={name: tuple(map(_integer, _list(values))) for name, values in data["exponents"].items()},
         split_identity=_boolean(data["split_identity"]),
         weights_sha256=data["weights_sha256"],
+        kept=dict(data["kept"].items()),
+        chosen_on=None if data["chosen_on"] is None else ChosenOn.from_dict(data["chosen_on"]),
     )
 
 

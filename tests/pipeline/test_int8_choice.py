@@ -105,11 +105,56 @@ def test_weights_of_four_bits_are_not_called_int8(made: Made, rir: Runner, tmp_p
     assert ran.out.count("INT4") == len(names) - 2
 
 
+def test_the_table_gives_the_choice_again(choice: Choice, made: Made, rir: Runner, tmp_path: Path) -> None:
+    """Byte for byte, with what a budget keeps, what --keep does, and the images that verify refuses."""
+    again, table = tmp_path / "again.onnx", tmp_path / "again.json"
+    quantize = ("quantize", made.onnx, "--qdq", "cpu", "--ranges", choice.table)
+    ran = rir(*quantize, "-o", again, "--save-ranges", table)
+    assert ran.code == 0, ran.err
+    assert again.read_bytes() == choice.model.read_bytes()
+    assert table.read_bytes() == choice.table.read_bytes()
+    verify = ("verify", made.checkpoint, again, "--data", choice.noise)
+    refused(rir(*verify), 2, "was chosen on 400 of the 400 images of")
+    engine = tmp_path / "engine"
+    build = ("build-engine", made.onnx, "--int8", "--backend", "onnxruntime", "--no-fold", "--ranges", choice.table)
+    assert rir(*build, "-o", engine).code == 0
+    assert read_layers(load_onnx(engine / "graph.onnx")) == read_layers(load_onnx(choice.model))
+    assert (engine / "ranges.json").read_bytes() == choice.table.read_bytes()
+    refused(rir("verify", made.checkpoint, engine, "--data", choice.noise), 2, "was chosen on 400 of the 400 images of")
+
+
+def test_keep_adds_to_what_the_table_keeps(choice: Choice, made: Made, rir: Runner, tmp_path: Path) -> None:
+    ranking = choice.found()
+    more = ranking["layers"][-1]["node"]
+    quantize = ("quantize", made.onnx, "--qdq", "cpu", "--ranges", choice.table, "-o", tmp_path / "more.onnx")
+    ran = rir(*quantize, "--keep", f"{re.escape(more)}$", "--json")
+    assert ran.code == 0, ran.err
+    reasons = {one["node"]: one["reason"] for one in ran.json["kept"]}
+    before = {name: one.reason for name, one in read_layers(load_onnx(choice.model)).items() if one.reason}
+    assert reasons == {**before, more: f"asked for by '{re.escape(more)}$'"}
+    assert len(reasons) == ranking["kept"] + 2
+
+
+def test_a_choice_is_not_made_upon_a_choice(choice: Choice, made: Made, rir: Runner, tmp_path: Path) -> None:
+    quantize = ("quantize", made.onnx, "--qdq", "cpu", "--ranges", choice.table, "-o", tmp_path / "q.onnx")
+    refused(rir(*quantize, *choice.search), 2, "chosen.json", "saved without --max-drop")
+    untouched(tmp_path)
+
+
+def test_a_table_that_keeps_what_is_not_there(choice: Choice, made: Made, rir: Runner, tmp_path: Path) -> None:
+    table = tmp_path / "t.json"
+    data = json.loads(choice.plain.read_text())
+    table.write_text(json.dumps({**data, "kept": {"nothing": "of that name"}}))
+    table.with_suffix(".safetensors").write_bytes(choice.plain.with_suffix(".safetensors").read_bytes())
+    ran = rir("quantize", made.onnx, "--qdq", "cpu", "--ranges", table, "-o", tmp_path / "q.onnx")
+    refused(ran, 5, "'nothing' is to stay in float, and the model has no such layer")
+
+
 def test_a_table_can_be_searched_with_its_images(choice: Choice, made: Made, rir: Runner, tmp_path: Path) -> None:
     """The same ranking and the same choice as in one go."""
     again, ranking = tmp_path / "again.onnx", tmp_path / "ranking.json"
     quantize = ("quantize", made.onnx, "--qdq", "cpu", "--ranges", choice.plain, "--data", "digits:train")
-    ran = rir(*quantize, "-o", again, "--keep", choice.keep, *choice.search, "--sensitivity", ranking)
+    ran = rir(*quantize, "-o", again, *choice.search, "--sensitivity", ranking)
     assert ran.code == 0, ran.err
     assert again.read_bytes() == choice.model.read_bytes()
     assert ranking.read_text() == choice.ranking.read_text()

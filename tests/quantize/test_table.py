@@ -1,22 +1,31 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rir_deploy.errors import InputError
 from rir_deploy.quantize import Range, RangeTable, Sources
+from rir_deploy.quantize.chosen_on import ChosenOn
 from tests.quantize.graphs import SOURCES
 
 TABLE = RangeTable({"b": Range(-0.1, 1 / 3), "a": Range(0.0, 2.0)}, "minmax", 512, SOURCES)
+CHOSEN = ChosenOn.of("e" * 64, np.arange(9, dtype=np.uint64))
 finite = st.floats(allow_nan=False, allow_infinity=False)
 ranges = st.tuples(finite, finite).map(lambda pair: Range(min(pair), max(pair)))
 
 
-@given(st.dictionaries(st.text(), ranges), st.integers(1, 10**6))
-def test_reads_back_exactly(found: dict[str, Range], samples: int) -> None:
-    table = RangeTable(found, "minmax", samples, SOURCES)
+@given(
+    st.dictionaries(st.text(), ranges),
+    st.integers(1, 10**6),
+    st.dictionaries(st.text(min_size=1), st.text(min_size=1)),
+    st.sampled_from([None, CHOSEN]),
+)
+@example({}, 1, {"n": "asked for by '[0  1]'", "m": "[", "o": "]"}, None)
+def test_reads_back_exactly(found: dict[str, Range], samples: int, kept: dict[str, str], on: ChosenOn | None) -> None:
+    table = RangeTable(found, "minmax", samples, SOURCES, exponents={"a": (1, -2)}, kept=kept, chosen_on=on)
     assert RangeTable.from_json(table.to_json()) == table
 
 
@@ -72,8 +81,17 @@ def edited(**changes: object) -> str:
         "{}",
         TABLE.to_json()[:-20],
         "[" * 100_000,
-        edited(version=3),
-        edited(version=1),
+        edited(version=4),
+        edited(version=2),
+        edited(kept=[]),
+        edited(kept=None),
+        edited(kept={"conv": 1}),
+        edited(kept={"conv": ""}),
+        edited(kept={"": "why"}),
+        edited(chosen_on=[]),
+        edited(chosen_on={}),
+        edited(chosen_on={**CHOSEN.to_dict(), "images": 1}),
+        edited(chosen_on={**CHOSEN.to_dict(), "digests": "?"}),
         edited(extra=1),
         edited(method="mode"),
         edited(method=["minmax"]),
