@@ -110,6 +110,13 @@ def check_output(path: Path, *, force: bool) -> None:
         )
 
 
+def check_output_file(path: Path, *, force: bool) -> None:
+    """The same for a file: a folder of that name is not replaced, whatever ``force`` says."""
+    check_output(path, force=force)
+    if path.is_dir():
+        raise UsageError(f"cannot write '{path}': it is a folder; name a file")
+
+
 @contextmanager
 def atomic_folder(path: Path, *, force: bool) -> Iterator[Path]:
     """Yield a temporary folder beside ``path``; rename it into place on success, remove it on any error.
@@ -152,9 +159,7 @@ def atomic_file(path: Path, *, force: bool) -> Iterator[Path]:
     Raises:
         UsageError: ``path`` exists and ``force`` is not given, or cannot be written.
     """
-    check_output(path, force=force)
-    if path.is_dir():
-        raise UsageError(f"cannot write '{path}': it is a folder; name a file")
+    check_output_file(path, force=force)
     try:
         path.absolute().parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.absolute().parent))

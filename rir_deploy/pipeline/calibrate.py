@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -149,16 +149,24 @@ def calibrate_int8(
     return replace(tuned, table=replace(tuned.table, weights_sha256=sha256, samples=len(images.indices)))
 
 
+def range_files(
+    tuned: Tuned | RangeTable, path: Path, quantization: QuantizeOptions = QuantizeOptions()
+) -> dict[Path, bytes]:
+    """The table at ``path`` and, beside it under the suffix .safetensors, the rounded weights that belong to it."""
+    table = tuned.table if isinstance(tuned, Tuned) else tuned
+    files = {path: table.to_json().encode()}
+    if isinstance(tuned, Tuned) and table.weights_sha256 is not None:
+        files[weights_path(path)] = to_bytes(tuned.rounded, quantization)
+    return files
+
+
 def write_ranges(
     tuned: Tuned | RangeTable, path: Path, quantization: QuantizeOptions = QuantizeOptions(), *, force: bool
 ) -> None:
-    """The table and, beside it under the suffix .safetensors, the rounded weights that belong to it."""
-    table = tuned.table if isinstance(tuned, Tuned) else tuned
-    if isinstance(tuned, Tuned) and table.weights_sha256 is not None:
-        with atomic_file(weights_path(path), force=force) as temporary:
-            temporary.write_bytes(to_bytes(tuned.rounded, quantization))
-    with atomic_file(path, force=force) as temporary:
-        temporary.write_text(table.to_json(), encoding="utf-8")
+    """Write `range_files`: both, or neither."""
+    with ExitStack() as stack:
+        for file, data in range_files(tuned, path, quantization).items():
+            stack.enter_context(atomic_file(file, force=force)).write_bytes(data)
 
 
 def weights_path(table: Path) -> Path:

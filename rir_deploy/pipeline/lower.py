@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -10,7 +11,7 @@ from typing import Literal
 import onnx_ir as ir
 
 from rir_deploy import __version__
-from rir_deploy.artifacts import Provenance, atomic_file, check_output, sha256_file
+from rir_deploy.artifacts import Provenance, atomic_file, check_output_file, sha256_file
 from rir_deploy.errors import UsageError, unknown_name
 from rir_deploy.onnx_file import load_onnx, read_provenance, save_onnx, write_provenance
 from rir_deploy.pipeline.calibrate import (
@@ -18,8 +19,8 @@ from rir_deploy.pipeline.calibrate import (
     calibrate,
     calibrate_int8,
     open_images,
+    range_files,
     weights_path,
-    write_ranges,
 )
 from rir_deploy.pipeline.evaluation import SearchRequest, open_evaluation
 from rir_deploy.pipeline.few_bits import few_bits
@@ -182,12 +183,14 @@ def quantize_file(
 ) -> Lowered:
     """An ONNX file to a Q/DQ one; ``ranges`` and ``sensitivity`` are where the table and the ranking are written.
 
+    All of the files appear, or none.
+
     Raises:
-        UsageError, InputError, BackendError: as the stages do; then nothing is written.
+        UsageError, InputError, BackendError, GateError: as the stages do; then nothing is written.
     """
     outputs = [output, *([ranges, weights_path(ranges)] if ranges else []), *([sensitivity] if sensitivity else [])]
     for path in outputs:
-        check_output(path, force=force)
+        check_output_file(path, force=force)
     twice = next((path for i, path in enumerate(outputs) if path.absolute() in map(Path.absolute, outputs[:i])), None)
     if twice is not None:
         raise UsageError(f"'{twice}' would hold two files; choose different ones")
@@ -198,11 +201,13 @@ def quantize_file(
         model, replace(before, parents={**before.parents, "onnx": sha256_file(source)}, recipe=chosen.to_dict())
     )
     lowered = lower_precision(model, chosen, request, progress)
-    with atomic_file(output, force=force) as temporary:  # the model appears where the others could be written
-        save_onnx(lowered.model, temporary, force=True)
-        if ranges is not None and lowered.table is not None:
-            write_ranges(lowered.tuned or lowered.table, ranges, lowered.options, force=force)
-        if sensitivity is not None and lowered.sensitivity is not None:
-            with atomic_file(sensitivity, force=force) as other:
-                other.write_text(json.dumps(lowered.sensitivity.to_dict(), indent=1) + "\n", encoding="utf-8")
+    beside: dict[Path, bytes] = {}
+    if ranges is not None and lowered.table is not None:
+        beside |= range_files(lowered.tuned or lowered.table, ranges, lowered.options)
+    if sensitivity is not None and lowered.sensitivity is not None:
+        beside[sensitivity] = (json.dumps(lowered.sensitivity.to_dict(), indent=1) + "\n").encode()
+    with ExitStack() as stack:  # files are renamed into place in the opposite order: the model last
+        save_onnx(lowered.model, stack.enter_context(atomic_file(output, force=force)), force=True)
+        for path, data in beside.items():
+            stack.enter_context(atomic_file(path, force=force)).write_bytes(data)
     return lowered

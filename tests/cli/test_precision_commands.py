@@ -109,6 +109,40 @@ def test_options_that_contradict_each_other(made: Made, rir: Runner, tmp_path: P
     untouched(tmp_path)
 
 
+@pytest.mark.parametrize("folder", ["q.onnx", "r.json", "r.safetensors", "s.json"])
+def test_a_folder_in_the_way_leaves_nothing(made: Made, rir: Runner, tmp_path: Path, folder: str) -> None:
+    """Whatever --force says; and what was there before stays."""
+    names = ("q.onnx", "r.json", "r.safetensors", "s.json")
+    for name in names:
+        (tmp_path / name).write_text("old")
+    (tmp_path / folder).unlink()
+    (tmp_path / folder).mkdir()
+    options = ("--save-ranges", tmp_path / "r.json", "--sensitivity", tmp_path / "s.json", "--force")
+    ran = rir("quantize", made.onnx, "-o", tmp_path / "q.onnx", *options, "--samples", "32")
+    refused(ran, 2, folder, "it is a folder")
+    untouched(tmp_path, *names)
+    assert all((tmp_path / name).read_text() == "old" for name in names if name != folder)
+
+
+def test_all_outputs_of_quantize_appear_or_none(
+    made: Made, rir: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Path.write_bytes
+
+    def fail(path: Path, data: bytes) -> int:
+        if path.name == "s.json":
+            raise PermissionError(1, "the disk gave up", str(path))
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    options = ("--save-ranges", tmp_path / "r.json", "--sensitivity", tmp_path / "s.json", "--samples", "32")
+    refused(rir("quantize", made.onnx, "-o", tmp_path / "q.onnx", *options), 2, "the disk gave up")
+    untouched(tmp_path)
+    monkeypatch.undo()
+    assert rir("quantize", made.onnx, "-o", tmp_path / "q.onnx", *options).code == 0
+    untouched(tmp_path, "q.onnx", "r.json", "r.safetensors", "s.json")
+
+
 def test_fp16_with_data_needs_to_know_the_preprocessing(made: Made, rir: Runner, tmp_path: Path) -> None:
     model = onnx.load(made.onnx)
     del model.metadata_props[:]
