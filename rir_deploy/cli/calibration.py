@@ -128,8 +128,9 @@ def _say_sensitivity(found: dict[str, Any]) -> None:
     rows = []
     for layer in found["layers"]:
         damage = "none" if layer["sqnr_db"] is None else f"{layer['sqnr_db']:.1f} dB"
-        rows.append((layer["node"], damage, _BECOMES[layer["precision"]], ", ".join(layer["members"])))
-    print_table("each layer quantised alone", ("node", "SQNR", "becomes", "computes"), rows)
+        place = " ".join(part for part in (layer["block"], layer["stream"]) if part)
+        rows.append((layer["node"], place, damage, _BECOMES[layer["precision"]], ", ".join(layer["members"])))
+    print_table("each layer quantised alone", ("node", "block", "SQNR", "becomes", "computes"), rows)
     if found["drop"] is not None:
         common.say(
             f"{found['kept']} of {len(rows)} layers stay in float: top-1 drops by {100 * found['drop']:.2f} points "

@@ -110,7 +110,10 @@ def _rank(run: RunSteps, spec: GraphSpec, ranges: str) -> Record:
     images = open_images(model, run.recipe, CalibrationRequest(run.source("calibration"), run.folder.path / ranges))
     found = find_sensitivity(model, tuned, _options(spec), images, run.evaluation, run.progress)
     layers = [
-        {"node": one.node, "members": one.members, "sqnr_db": one.sqnr_db, "kept": place < found.kept}
+        {
+            **{key: getattr(one, key) for key in ("node", "block", "stream", "members", "sqnr_db")},
+            "kept": place < found.kept,
+        }
         for place, one in enumerate(found.ranking)
     ]
     return {

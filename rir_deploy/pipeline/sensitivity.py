@@ -14,8 +14,9 @@ from rir_deploy.engines.base import input_spec
 from rir_deploy.pipeline.calibrate import open_session
 from rir_deploy.pipeline.evaluation import Evaluation
 from rir_deploy.pipeline.images import BATCH, Images
+from rir_deploy.pipeline.places import Place, place_of
 from rir_deploy.pipeline.progress import Progress, tracked
-from rir_deploy.precision import KeptNode
+from rir_deploy.precision import KeptNode, label
 from rir_deploy.quantize import QuantizeOptions, Tuned, quantize
 from rir_deploy.quantize.chosen_on import ChosenOn
 from rir_deploy.quantize.layers import read_layers
@@ -83,7 +84,8 @@ def find_sensitivity(
         others = tuple(other for other, _ in layers if other != node)
         return _sqnr(reference, _outputs(_keeping(model, tuned, options, others), batches))
 
-    ranking = rank(layers, damage)
+    places = {label(node): place_of(node.outputs[0]) for node in model.graph}
+    ranking = [_placed(one, places.get(one.node)) for one in rank(layers, damage)]
     if evaluation is None:
         return Sensitivity(tuple(ranking), 0, len(some.indices))
     top1 = _Top1(evaluation.dataset, progress)
@@ -97,6 +99,10 @@ def find_sensitivity(
     kept = fewest_kept(ranking, drop, evaluation.max_drop / 100.0)
     found = drops[tuple(layer.node for layer in ranking[:kept])]
     return Sensitivity(tuple(ranking), kept, len(some.indices), found, evaluation.chosen_on)
+
+
+def _placed(layer: LayerDamage, place: Place | None) -> LayerDamage:
+    return layer if place is None else replace(layer, block=place.block, stream=place.stream)
 
 
 def keep_too(options: QuantizeOptions, nodes: Iterable[str]) -> QuantizeOptions:

@@ -16,12 +16,16 @@ class LayerDamage:
         node: the ONNX node.
         members: tensors of the unfolded graph that it computes; empty in a graph that was not folded.
         sqnr_db: of the outputs, the layer quantised and all others in float; None where it changes nothing.
+        block, stream: where in the network it is, "layers.3" and "residual"; None where that is not known or it is in
+            both streams.
         precision: that the layer was given in the end (`layers`); None before that is decided.
     """
 
     node: str
     members: tuple[str, ...]
     sqnr_db: float | None
+    block: str | None = None
+    stream: str | None = None
     precision: str | None = None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -184,3 +185,21 @@ def test_a_ranking_by_a_table_needs_its_images(made: Made, rir: Runner, tmp_path
     refused(rir(*quantize, "--ranges", table, "--sensitivity", ranking), 2, "r.json' was made on", "--data")
     assert rir(*quantize, "--ranges", table, "--sensitivity", ranking, "--data", "digits:train").code == 0
     assert len(json.loads(ranking.read_text())["layers"]) == 6
+
+
+def test_the_ranking_names_the_block_of_every_layer(choice: Choice, made: Made, rir: Runner, tmp_path: Path) -> None:
+    """Of the fold, a convolution a block; of the trace, those of each stream by where they write to."""
+    ranking = tmp_path / "ranking.json"
+    ran = rir("quantize", made.onnx, "-o", tmp_path / "q.onnx", *QUICK, "--sensitivity", ranking)
+    assert ran.code == 0, ran.err
+    blocks = {layer["node"]: layer["block"] for layer in json.loads(ranking.read_text())["layers"]}
+    names = [str(node.name) for node in load_onnx(made.onnx).graph if node.op_type == "Conv"]
+    assert [blocks[name] for name in names] == ["stem", *(f"layers.{block}" for block in range(4)), "head"]
+    assert "layers.2" in ran.out
+    traced = tmp_path / "traced.onnx"
+    assert rir("export", made.checkpoint, "-o", traced, "--no-fold").code == 0
+    assert rir("quantize", traced, "-o", tmp_path / "t.onnx", *QUICK, "--sensitivity", ranking, "--force").code == 0
+    places = Counter((layer["block"], layer["stream"]) for layer in json.loads(ranking.read_text())["layers"])
+    for block in range(4):  # the third has a projection on its shortcut
+        assert places[f"layers.{block}", "residual"] == (3 if block == 2 else 2)
+        assert places[f"layers.{block}", "transient"] == 2

@@ -59,6 +59,8 @@ def test_every_layer_is_ranked(finished: tuple[Path, dict[str, Any]]) -> None:
     assert not any(layer["kept"] for layer in found["layers"])
     assert (found["max_drop"], found["drop"], graph["kept"]) == (None, None, [])
     traced = {name for node in onnx.load(run / "graphs/fp32-unfolded.onnx").graph.node for name in node.output}
+    blocks = {layer["node"]: layer["block"] for layer in found["layers"]}
+    assert [blocks[conv.name] for conv in convs] == ["stem", *(f"layers.{block}" for block in range(4)), "head"]
     for layer in found["layers"]:
         assert layer["members"]
         assert set(layer["members"]) <= traced
