@@ -132,7 +132,9 @@ def _say_sensitivity(found: dict[str, Any]) -> None:
         rows.append((layer["node"], place, damage, _BECOMES[layer["precision"]], ", ".join(layer["members"])))
     print_table("each layer quantised alone", ("node", "block", "SQNR", "becomes", "computes"), rows)
     if found["drop"] is not None:
+        test = found["drop_test"]
+        low, high = test["interval"]
         common.say(
             f"{found['kept']} of {len(rows)} layers stay in float: top-1 drops by {100 * found['drop']:.2f} points "
-            "on the evaluation images"
+            f"on {test['images']:,} evaluation images (95 % interval {low:.2f} to {high:.2f})"
         )

@@ -103,7 +103,8 @@ class Lowered:
     def warnings(self) -> tuple[str, ...]:
         """What a user should know of the result."""
         few = None if self.table is None else few_images(self.table.samples)
-        return tuple(warning for warning in (few, few_bits(self.model)) if warning is not None)
+        budget = None if self.sensitivity is None else self.sensitivity.warning
+        return tuple(warning for warning in (few, few_bits(self.model), budget) if warning is not None)
 
 
 def lower_precision(

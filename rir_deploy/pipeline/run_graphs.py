@@ -119,7 +119,7 @@ def _rank(run: RunSteps, spec: GraphSpec, ranges: str) -> Record:
     return {
         "images": found.images,
         "max_drop": run.plan.search.max_drop,
-        "drop": found.drop,
+        **found.outcome(),
         "layers": layers,
         "eval_sha256": None if found.chosen_on is None else found.chosen_on.sha256,
     }

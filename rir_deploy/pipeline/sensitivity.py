@@ -22,6 +22,7 @@ from rir_deploy.quantize.chosen_on import ChosenOn
 from rir_deploy.quantize.layers import read_layers
 from rir_deploy.quantize.search import LayerDamage, fewest_kept, rank
 from rir_deploy.quantize.select import members_of
+from rir_deploy.verify.statistics import DropTest, Pairs, count_pairs, judge_drop
 
 # Why a layer that the search keeps stays in float.
 _REASON = "the budget of accuracy asks for it"
@@ -35,14 +36,14 @@ class Sensitivity:
 
     Attributes:
         images: that the ranking was measured on.
-        drop: of top-1 on the evaluation images with those kept, a fraction; None without a budget.
+        test: the drop of top-1 on the evaluation images with those kept, held against the budget; None without one.
         chosen_on: the evaluation images, which must not be those of the proof; None without a budget.
     """
 
     ranking: tuple[LayerDamage, ...]
     kept: int
     images: int
-    drop: float | None = None
+    test: DropTest | None = None
     chosen_on: ChosenOn | None = None
 
     def in_model(self, model: ir.Model) -> Sensitivity:
@@ -52,7 +53,25 @@ class Sensitivity:
 
     def to_dict(self) -> dict[str, object]:
         layers = [{**asdict(one), "members": list(one.members)} for one in self.ranking]
-        return {"images": self.images, "kept": self.kept, "drop": self.drop, "layers": layers}
+        return {"images": self.images, "kept": self.kept, **self.outcome(), "layers": layers}
+
+    def outcome(self) -> dict[str, object]:
+        """``drop``, a fraction, and ``drop_test`` with its interval in points; None without a budget."""
+        test = self.test
+        found = None if test is None else {"images": test.pairs.images, **test.to_dict()}
+        return {"drop": None if test is None else test.pairs.drop, "drop_test": found}
+
+    @property
+    def warning(self) -> str | None:
+        """Where the budget is kept on the images that were looked at, and they are too few to say so of others."""
+        test = self.test
+        if test is None or test.verdict == "non-inferior":
+            return None
+        needed = "" if test.images_needed is None else f"; about {test.images_needed:,} would tell"
+        return (
+            f"the budget of {test.margin:g} points is kept on the {test.pairs.images:,} evaluation images, which do "
+            f"not tell whether it is on others: 95 % interval {test.low:.2f} to {test.high:.2f} points{needed}"
+        )
 
 
 def find_sensitivity(
@@ -88,17 +107,17 @@ def find_sensitivity(
     ranking = [_placed(one, places.get(one.node)) for one in rank(layers, damage)]
     if evaluation is None:
         return Sensitivity(tuple(ranking), 0, len(some.indices))
-    top1 = _Top1(evaluation.dataset, progress)
-    original = top1(model)
-    drops: dict[tuple[str, ...], float] = {}
+    right = _Right(evaluation.dataset, progress)
+    original = right(model)
+    pairs: dict[tuple[str, ...], Pairs] = {}
 
     def drop(nodes: tuple[str, ...]) -> float:
-        drops[nodes] = original - top1(_keeping(model, tuned, options, nodes))
-        return drops[nodes]
+        pairs[nodes] = count_pairs(original, right(_keeping(model, tuned, options, nodes)))
+        return pairs[nodes].drop
 
     kept = fewest_kept(ranking, drop, evaluation.max_drop / 100.0)
-    found = drops[tuple(layer.node for layer in ranking[:kept])]
-    return Sensitivity(tuple(ranking), kept, len(some.indices), found, evaluation.chosen_on)
+    test = judge_drop(pairs[tuple(layer.node for layer in ranking[:kept])], evaluation.max_drop)
+    return Sensitivity(tuple(ranking), kept, len(some.indices), test, evaluation.chosen_on)
 
 
 def _placed(layer: LayerDamage, place: Place | None) -> LayerDamage:
@@ -114,20 +133,20 @@ def _keeping(model: ir.Model, tuned: Tuned, options: QuantizeOptions, nodes: tup
     return quantize(model, tuned.table, keep_too(options, nodes), tuned.rounded).model
 
 
-class _Top1:
-    """The share of a data set's images that a graph gets right."""
+class _Right:
+    """Which of a data set's images [n] a graph gets right."""
 
     def __init__(self, dataset: Dataset, progress: Progress) -> None:
         self._dataset, self._progress = dataset, progress
 
-    def __call__(self, model: ir.Model) -> float:
+    def __call__(self, model: ir.Model) -> NDArray[np.bool_]:
         dataset = self._dataset
         indices = np.arange(len(dataset))
         count = -(-len(dataset) // BATCH)
         batches = tracked(_inputs(model, dataset, indices), "searching", count, self._progress)
         outputs = np.concatenate(_outputs(model, batches))
         assert dataset.labels is not None
-        return float((outputs.argmax(axis=1) == dataset.labels).mean())
+        return np.asarray(outputs.argmax(axis=1) == dataset.labels)
 
 
 def _inputs(model: ir.Model, dataset: Dataset, indices: NDArray[np.int64]) -> Iterator[NDArray[np.generic]]:

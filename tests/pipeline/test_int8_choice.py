@@ -17,6 +17,7 @@ from rir_deploy.cli import cli
 from rir_deploy.cli.common import run_command
 from rir_deploy.onnx_file import load_onnx
 from rir_deploy.quantize.layers import read_layers
+from rir_deploy.verify.statistics import Pairs, drop_interval
 from tests.cli.test_bad_input import refused, untouched
 from tests.conftest import Made, Runner
 from tests.pipeline.test_run_int8 import predict
@@ -203,3 +204,22 @@ def test_the_ranking_names_the_block_of_every_layer(choice: Choice, made: Made, 
     for block in range(4):  # the third has a projection on its shortcut
         assert places[f"layers.{block}", "residual"] == (3 if block == 2 else 2)
         assert places[f"layers.{block}", "transient"] == 2
+
+
+def test_the_drop_comes_with_its_interval(choice: Choice, made: Made, rir: Runner, tmp_path: Path) -> None:
+    """Counted here; FP32 gets all of these images right."""
+    data, found = np.load(choice.noise), choice.found()
+    lost = int((predict(choice.model, data["images"]) != data["labels"]).sum())
+    assert 100.0 * found["drop"] == pytest.approx(100.0 * lost / 400)
+    test = found["drop_test"]
+    assert (test["images"], test["lost"], test["gained"], test["margin"]) == (400, lost, 0, choice.budget)
+    low, high = drop_interval(Pairs(lost, 0, 400))
+    assert test["interval"] == pytest.approx([100.0 * low, 100.0 * high])
+    quantize = ("quantize", made.onnx, "--qdq", "cpu", "--ranges", choice.plain, "--eval-data", choice.noise)
+    ran = rir(*quantize, "-o", tmp_path / "tight.onnx", "--max-drop", choice.budget)
+    assert f"on 400 evaluation images (95 % interval {100 * low:.2f} to {100 * high:.2f})" in ran.out
+    assert "not tell whether it is on others" in ran.err
+    # Nothing that 400 images could hide is as large as 50 points.
+    ran = rir(*quantize, "-o", tmp_path / "loose.onnx", "--max-drop", 50)
+    assert ran.code == 0
+    assert ran.err == ""

@@ -159,6 +159,9 @@ def test_a_budget_keeps_layers_in_float(
     now = (predict(run / graph["file"], data["images"]) != data["labels"]).mean()
     assert now == pytest.approx(graph["sensitivity"]["drop"], abs=1e-9)
     assert 100.0 * now <= budget
+    test = graph["sensitivity"]["drop_test"]
+    assert (test["images"], test["lost"], test["gained"], test["margin"]) == (400, round(400 * now), 0, budget)
+    assert test["interval"][0] < 100.0 * now < test["interval"][1]
     provenance = Provenance.from_json(
         next(one.value for one in onnx.load(run / graph["file"]).metadata_props if one.key == "rir_deploy.provenance")
     )
