@@ -87,7 +87,7 @@ def _digest(path: Path) -> str:
 
 def _is_timeless(step: str) -> bool:
     """The key of what follows an engine is by the hash of its manifest."""
-    return not step.startswith(("verify", "bench"))
+    return not step.startswith(("verify", "bench", "stages", "roofline"))
 
 
 def _timeless(data: Any) -> Any:
