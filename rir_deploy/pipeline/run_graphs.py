@@ -23,6 +23,8 @@ from rir_deploy.pipeline.sensitivity import find_sensitivity, keep_too
 from rir_deploy.quantize import QuantizeOptions
 
 Record = dict[str, Any]
+# Of what is recorded of a ranking: one that was made in another form is made again.
+_RANKING_FORM = 2
 
 
 def make_graph(run: RunSteps, spec: GraphSpec) -> Record:
@@ -99,6 +101,7 @@ def _sensitivity(run: RunSteps, spec: GraphSpec, ranges: str) -> Record:
         "data": run.dataset("calibration").source.fingerprint(),
         "max_drop": None if search is None else search.max_drop,
         "eval_data": None if evaluation is None else evaluation.dataset.source.fingerprint(),
+        "form": _RANKING_FORM,
     }
     return run.step(f"sensitivity {spec.name}", inputs, [], lambda: _rank(run, spec, ranges))
 

@@ -33,7 +33,7 @@ def sensitivity_plots(graph: Graph) -> list[Plot]:
 
 
 def _draw(name: str, caption: str, layers: tuple[Layer, ...], largest: float) -> str:
-    rows = [Row(layer.node, f"{damage(layer)}{', float' if layer.kept else ''}", _members(layer)) for layer in layers]
+    rows = [Row(layer.node, f"{damage(layer)}{', float' if layer.kept else ''}", _note(layer)) for layer in layers]
     at = UNDER_NOTE_AT if any(row.note for row in rows) else MARK_AT
     with drawing(f"sensitivity-{name}"):
         figure, axes = row_axes(rows, axis=False)
@@ -53,8 +53,10 @@ def _legend(found: Sensitivity, shown: tuple[Layer, ...], largest: float) -> tup
     return tuple(keys)
 
 
-def _members(layer: Layer) -> str:
-    return f"computes {', '.join(layer.members)}" if layer.members else ""
+def _note(layer: Layer) -> str:
+    """The block of a layer, and what it computes there."""
+    parts = [layer.block, layer.stream, f"computes {', '.join(layer.members)}" if layer.members else None]
+    return " ".join(part for part in parts if part)
 
 
 def _error(layer: Layer) -> float:

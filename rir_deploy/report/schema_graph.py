@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rir_deploy.report.reader import Amount, Count
-from rir_deploy.report.schema_engine import Kept
+from rir_deploy.report.schema_engine import Drop, Kept
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,12 @@ class Layer:
     """A layer by its ONNX node and the tensors of the unfolded graph that it computes.
 
     ``sqnr_db`` is of the outputs with this layer alone quantised, None where that changes nothing; ``kept``: it stays
-    in float.
+    in float. ``block`` ("layers.3") and ``stream`` say where in the network it is, as far as that is known.
     """
 
     node: str
+    block: str | None
+    stream: str | None
     members: tuple[str, ...]
     sqnr_db: float | None
     kept: bool
@@ -49,12 +51,13 @@ class Sensitivity:
     """The layers, the worst first, on ``images`` calibration images.
 
     ``max_drop`` is the budget in points of top-1, None without one; ``drop`` is what was lost of it on the evaluation
-    images, a fraction.
+    images, a fraction, and ``drop_test`` what can be said of that.
     """
 
     images: Count
     max_drop: Amount | None
     drop: float | None
+    drop_test: Drop | None
     layers: tuple[Layer, ...]
 
 

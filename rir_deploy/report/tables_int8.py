@@ -39,10 +39,16 @@ def ranking_table(graph: Graph, limit: int | None = None) -> Table | None:
     if found is None:
         return None
     rows = tuple(
-        (Cell(layer.node), Cell(damage(layer)), Cell(becomes(layer)), Cell(", ".join(layer.members) or text.NONE))
+        (
+            Cell(layer.node),
+            Cell(place(layer)),
+            Cell(damage(layer)),
+            Cell(becomes(layer)),
+            Cell(", ".join(layer.members) or text.NONE),
+        )
         for layer in found.layers[:limit]
     )
-    titles = columns("node", ">SQNR", "becomes", "computes")
+    titles = columns("node", "block", ">SQNR", "becomes", "computes")
     kept = f"; in float: {budget(found)}" if budget(found) else ""
     return Table(
         f"ranking-{graph.name}", f"{ranking_caption(graph.name, found)}{kept}", titles, rows, True, folded=True
@@ -52,6 +58,11 @@ def ranking_table(graph: Graph, limit: int | None = None) -> Table | None:
 def damage(layer: Layer) -> str:
     """What quantising a layer alone leaves of the output, in words."""
     return "no error" if layer.sqnr_db is None else f"{text.number(layer.sqnr_db, 1)} dB"
+
+
+def place(layer: Layer) -> str:
+    """The block of a layer, and its stream where it is in one alone."""
+    return " ".join(part for part in (layer.block, layer.stream) if part) or text.NONE
 
 
 def becomes(layer: Layer) -> str:
@@ -68,6 +79,8 @@ def budget(found: Sensitivity) -> str:
         return ""
     kept = f"{sum(layer.kept for layer in found.layers)} of {len(found.layers)}"
     lost = f"{text.points(100 * found.drop)} of at most {text.points(found.max_drop)} points of top-1 are lost"
+    if found.drop_test is not None:
+        lost += f" (95 % interval {' to '.join(map(text.points, found.drop_test.interval))})"
     return f"{kept}, so that {lost}"
 
 

@@ -113,30 +113,33 @@ def sensitivity() -> dict[str, Any]:
         "images": 127,
         "max_drop": 0.25,
         "drop": 0.0013,
+        "drop_test": {
+            "lost": 40,
+            "gained": 27,
+            "interval": [-0.03, 0.294],
+            "mcnemar_p": 0.14,
+            "margin": 0.25,
+            "verdict": "undecided",
+            "images_needed": 366000,
+        },
         "layers": [
-            _layer("Conv_7", ["block1/r", "block1/t"], 26.02, kept=True),
-            _layer("Conv_0", [], 46.02, kept=False),
+            _layer("Conv_7", ["block1/r", "block1/t"], 26.02, kept=True) | {"block": "layers.1"},
+            _layer("Conv_0", [], 46.02, kept=False) | {"block": "stem", "stream": "residual"},
             _layer("Gemm_9", ["logits"], None, kept=False),
         ],
     }
 
 
 def _layer(node: str, members: list[str], sqnr_db: float | None, *, kept: bool) -> dict[str, Any]:
-    return {"node": node, "members": members, "sqnr_db": sqnr_db, "kept": kept}
+    return {"node": node, "block": None, "stream": None, "members": members, "sqnr_db": sqnr_db, "kept": kept}
 
 
 def ranking(layers: int) -> dict[str, Any]:
     """As many layers, from 30 dB upwards."""
     rows = [
-        {
-            "node": f"relu_{2 * i}+relu_{2 * i + 1}.conv/Conv",
-            "members": [f"relu_{i}"],
-            "sqnr_db": 30.0 + i,
-            "kept": False,
-        }
-        for i in range(layers)
+        _layer(f"relu_{2 * i}+relu_{2 * i + 1}.conv/Conv", [f"relu_{i}"], 30.0 + i, kept=False) for i in range(layers)
     ]
-    return {"images": 128, "max_drop": None, "drop": None, "layers": rows}
+    return {"images": 128, "max_drop": None, "drop": None, "drop_test": None, "layers": rows}
 
 
 def unfolded() -> dict[str, Any]:
