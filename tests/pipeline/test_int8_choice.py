@@ -125,6 +125,17 @@ def test_the_table_gives_the_choice_again(choice: Choice, made: Made, rir: Runne
     refused(rir("verify", made.checkpoint, engine, "--data", choice.noise), 2, "was chosen on 400 of the 400 images of")
 
 
+def test_a_budget_that_keeps_nothing_is_a_choice_too(choice: Choice, made: Made, rir: Runner, tmp_path: Path) -> None:
+    first, second, table = tmp_path / "first.onnx", tmp_path / "second.onnx", tmp_path / "t.json"
+    quantize = ("quantize", made.onnx, "--qdq", "cpu")
+    search = ("--ranges", choice.plain, "--max-drop", 50, "--eval-data", choice.noise, "--save-ranges", table)
+    ran = rir(*quantize, "-o", first, *search, "--json")
+    assert ran.json["sensitivity"]["kept"] == 0
+    assert rir(*quantize, "-o", second, "--ranges", table).code == 0
+    assert first.read_bytes() == second.read_bytes()
+    refused(rir("verify", made.checkpoint, second, "--data", choice.noise), 2, "was chosen on 400 of the 400 images of")
+
+
 def test_keep_adds_to_what_the_table_keeps(choice: Choice, made: Made, rir: Runner, tmp_path: Path) -> None:
     ranking = choice.found()
     more = ranking["layers"][-1]["node"]
