@@ -31,11 +31,16 @@ def choose(labels: IntArray | None, total: int, count: int, seed: int) -> IntArr
         raise InputError(f"the seed must be 0 to {2**32 - 1}, not {seed}")
     if labels is not None and len(labels) != total:
         raise InputError(f"there are {len(labels)} labels for {total} images")
-    # RandomState's stream is frozen; a Generator's may change with numpy, and the calibration with it.
-    order = np.random.RandomState(seed).permutation(total).astype(np.int64)
+    order = shuffled(total, seed)
     if labels is not None:
         order = order[_deal(labels[order])]
     return np.sort(order[:count])
+
+
+def shuffled(total: int, seed: int) -> IntArray:
+    """0 to ``total`` - 1 in an order that only the seed decides, on every machine and by every numpy."""
+    # RandomState's stream is frozen; a Generator's may change with numpy, and the calibration with it.
+    return np.random.RandomState(seed).permutation(total).astype(np.int64)
 
 
 def _deal(labels: IntArray) -> IntArray:

@@ -58,7 +58,8 @@ def patches(
     grid = windows.shape[2 : 2 + len(kernel)]
     chosen = np.arange(math.prod(grid))
     if limit is not None and limit < len(chosen):
-        chosen = np.sort(np.random.default_rng(seed).choice(chosen, limit, replace=False))
+        # RandomState's stream is frozen; a Generator's may change with numpy, and the rounding with it.
+        chosen = np.sort(np.random.RandomState(np.array(seed, dtype=np.uint32)).permutation(chosen)[:limit])
     where = np.unravel_index(chosen, grid)
     everything: Any = (slice(None), slice(None), *where)
     taken = windows[everything]  # [N, channels, positions, kernel...]
