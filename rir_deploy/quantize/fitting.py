@@ -27,10 +27,12 @@ from rir_deploy.quantize.identity import split_identities
 from rir_deploy.quantize.moments import MomentObserver, Moments, ShiftObserver, columns_of
 from rir_deploy.quantize.observe import activation_names
 from rir_deploy.quantize.options import QuantizeOptions
-from rir_deploy.quantize.qdq import activation_affine
+from rir_deploy.quantize.placement import place
+from rir_deploy.quantize.qdq import placed_affines
 from rir_deploy.quantize.ranges import Observations, RangeOptions, Run, make_table
 from rir_deploy.quantize.round_layers import round_layers
-from rir_deploy.quantize.select import Weighted, select
+from rir_deploy.quantize.scales import Affine
+from rir_deploy.quantize.select import Selection, Weighted, end_layers, select
 from rir_deploy.quantize.statistics import ChannelObserver, find_exponents
 from rir_deploy.quantize.table import METHODS, RangeTable, Sources
 from rir_deploy.quantize.weights import RoundedWeight, Rounding
@@ -135,12 +137,20 @@ class Fitting:
         equalize(model.graph, exponents)
         tables = self._tables(model, exponents)
         first = next(iter(tables.values()))
-        layers = select(model.graph, first, self._quantization.keep).nodes
-        moments, shifts = self._observe_layers(model, layers, tables)
-        bits = [self._options.bits if 0 < index < len(layers) - 1 else 8 for index in range(len(layers))]
-        affines = [activation_affine(first[str(layer.x.name)], self._quantization) for layer in layers]
-        parts = zip(layers, affines, bits, strict=True)
-        rounded = round_layers(parts, moments, self._options.rounding, self._quantization)
+        selection = select(model.graph, first, self._quantization.keep)
+        layers = selection.nodes
+        affines = self._affines(model, selection, tables)
+        moments, shifts = self._observe_layers(model, layers, affines)
+        ends = end_layers(model.graph)
+        bits = [8 if layer.node in ends else self._options.bits for layer in layers]
+        # A bias has to fit its int32 by every method: the smallest step of the input asks for the most.
+        finest = [
+            min((found[_input(layer)] for found in affines.values()), key=lambda affine: float(affine.scale))
+            for layer in layers
+        ]
+        parts = zip(layers, finest, bits, strict=True)
+        corrected = self._options.correct_bias
+        rounded = round_layers(parts, moments, self._options.rounding, self._quantization, corrected=corrected)
         for method, table in tables.items():
             weights = {name: layer.finish(shifts[method].get(name)) for name, layer in rounded.items()}
             yield Way(Candidate(method, self._options.rounding, bool(exponents)), table, weights)
@@ -164,16 +174,25 @@ class Fitting:
             )
         return found
 
+    def _affines(
+        self, model: ir.Model, selection: Selection, tables: Mapping[str, RangeTable]
+    ) -> dict[str, dict[str, Affine]]:
+        """By method, how the graph will round the input of every layer, by the name of the tensor."""
+        placement = place(model.graph, selection, self._quantization.flavour)
+        inputs = {layer.x for layer in selection.nodes}
+        found = {method: placed_affines(placement, table, self._quantization) for method, table in tables.items()}
+        return {
+            method: {str(value.name): affine for value, affine in affines.items() if value in inputs}
+            for method, affines in found.items()
+        }
+
     def _observe_layers(
-        self, model: ir.Model, layers: tuple[Weighted, ...], tables: Mapping[str, RangeTable]
+        self, model: ir.Model, layers: tuple[Weighted, ...], affines: Mapping[str, Mapping[str, Affine]]
     ) -> tuple[dict[str, Moments], dict[str, dict[str, NDArray[np.float64]]]]:
         """Moments of the layers' inputs, and by method the shifts of their means: none where biases are left alone."""
-        inputs = tuple(dict.fromkeys(str(layer.x.name) for layer in layers))
+        inputs = tuple(dict.fromkeys(map(_input, layers)))
         observer = None if self._moments else MomentObserver(layers)
-        shifts = {
-            method: ShiftObserver(layers, {one: activation_affine(table[one], self._quantization) for one in inputs})
-            for method, table in tables.items()
-        }
+        shifts = {method: ShiftObserver(layers, found) for method, found in affines.items()}
         with self._open_run(model, tuple(one for one in inputs if one != self._input)) as run:
             for batch in self._fit("observing layers"):
                 tensors = {self._input: batch, **run(batch)}
@@ -196,6 +215,10 @@ class Fitting:
 
 def _name(layer: Weighted) -> str:
     return str(layer.node.outputs[0].name)
+
+
+def _input(layer: Weighted) -> str:
+    return str(layer.x.name)
 
 
 def _rounded_tensors(model: ir.Model) -> frozenset[str]:

@@ -16,7 +16,7 @@ from rir_deploy.quantize.select import Weighted
 Floats = NDArray[np.float64]
 
 # Positions of a feature map looked at in every image, chosen anew for each batch.
-_POSITIONS = 64
+_POSITIONS = 256
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,11 @@ class Moments:
 
     mean: Floats
     covariance: Floats
+
+    @property
+    def uncentred(self) -> Floats:
+        """E[x x^T], [groups, columns, columns]: the covariance, and what the mean adds to it."""
+        return self.covariance + self.mean[:, :, None] * self.mean[:, None, :]
 
     def scaled(self, factors: Floats) -> Moments:
         """Of the same inputs times ``factors``, [groups, columns]."""

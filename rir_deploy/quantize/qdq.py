@@ -27,6 +27,14 @@ def activation_affine(found: Range, options: QuantizeOptions) -> Affine:
     return symmetric_int8(found.min, found.max, half=options.rest == "fp16")
 
 
+def placed_affines(placement: Placement, table: RangeTable, options: QuantizeOptions) -> dict[ir.Value, Affine]:
+    """How every tensor with a pair is rounded: by its own range, or by that of the pair before it (`range_source`)."""
+    tensors = frozenset(placement.tensors)
+    return {
+        value: activation_affine(table[str(range_source(value, tensors).name)], options) for value in placement.tensors
+    }
+
+
 class QdqWriter:
     """Rewrites ``graph`` in place; the same graph, table and options give the same graph, names included."""
 
@@ -44,8 +52,7 @@ class QdqWriter:
 
     def write(self, selection: Selection, placement: Placement, *, weights: bool = True) -> None:
         """Everything, or without ``weights`` the activations' pairs alone."""
-        tensors = frozenset(placement.tensors)
-        affines = {value: self._activation(range_source(value, tensors)) for value in placement.tensors}
+        affines = placed_affines(placement, self._table, self._options)
         inputs = {found: affines[found.x] for found in selection.nodes}  # before a pair takes the tensor's place
         for value in placement.tensors:
             self._pair(value, affines[value], placement.readers(value))
@@ -54,9 +61,6 @@ class QdqWriter:
         for name, initializer in list(self._graph.initializers.items()):
             if not initializer.uses() and not initializer.is_graph_output():
                 del self._graph.initializers[name]
-
-    def _activation(self, value: ir.Value) -> Affine:
-        return activation_affine(self._table[str(value.name)], self._options)
 
     def _pair(self, value: ir.Value, affine: Affine, readers: list[Reader]) -> None:
         name = str(value.name)

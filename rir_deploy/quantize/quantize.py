@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from rir_deploy.errors import InputError
 from rir_deploy.precision import KeptNode, label, prepare, to_fp16
-from rir_deploy.quantize.absorb import absorb_normalizations
+from rir_deploy.quantize.absorb import absorb_biases, absorb_normalizations
 from rir_deploy.quantize.equalize import equalize
 from rir_deploy.quantize.identity import split_identities
 from rir_deploy.quantize.layers import write_layers
@@ -91,7 +91,7 @@ def _opset(options: QuantizeOptions, rounded: Mapping[str, RoundedWeight]) -> in
 
 
 def canonical(model: ir.Model) -> ir.Model:
-    """A copy in the form that is calibrated and quantised: prepared, and with its normalisations absorbed.
+    """A copy in the form that is calibrated and quantised: prepared, and with its normalisations and biases absorbed.
 
     Raises:
         InputError: the model is quantised already.
@@ -101,4 +101,5 @@ def canonical(model: ir.Model) -> ir.Model:
     if quantised is not None:
         raise InputError(f"the model is quantised already ('{label(quantised)}'): start from the FP32 model")
     absorb_normalizations(copy.graph)
+    absorb_biases(copy.graph)
     return copy

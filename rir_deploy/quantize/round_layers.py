@@ -34,7 +34,7 @@ class RoundedLayer:
         """The weight with its bias corrected for the mean that rounding moves.
 
         y = W x + b, and what is computed is W^ x^ + b^: the means agree for b^ = b + W E[x] - W^ E[x^]. A MatMul has no
-        bias to correct.
+        bias to correct (where one is added behind it, it has become a Gemm: `absorb`).
 
         Args:
             shift: E[x^ - x], [channels]; None leaves the bias alone.
@@ -57,24 +57,30 @@ def round_layers(
     moments: Mapping[str, Moments],
     rounding: Rounding,
     options: QuantizeOptions,
+    *,
+    corrected: bool = True,
 ) -> dict[str, RoundedLayer]:
     """Every layer by the name of its output.
 
     Args:
         layers: with what rounds the input, and the bits of the weight.
         moments: of the inputs, by the name of the layer's output.
+        corrected: whether biases will be: an error of the mean then costs nothing, and else as much as any other.
     """
     found = {}
     for layer, x, bits in layers:
         name = str(layer.node.outputs[0].name)
-        weight = _round(layer, x, bits, moments[name], rounding, options)
+        centred = corrected and layer.node.op_type != "MatMul"
+        second = moments[name].covariance if centred else moments[name].uncentred
+        weight = _round(layer, x, bits, second, rounding, options)
         found[name] = RoundedLayer(layer, weight, moments[name])
     return found
 
 
 def _round(
-    layer: Weighted, x: Affine, bits: int, moments: Moments, rounding: Rounding, options: QuantizeOptions
+    layer: Weighted, x: Affine, bits: int, moments: Floats, rounding: Rounding, options: QuantizeOptions
 ) -> RoundedWeight:
+    """``moments``: H of `rounding` for every group, [groups, columns, columns]."""
     matrix = as_rows(layer, layer.weight_array)
     largest = row_scales(layer, x, options)
     wide: NDArray[np.int64] | None = None
@@ -87,16 +93,14 @@ def _round(
         tried = [np.maximum(steps, largest) for steps in tried]
     if rounding == "nearest":
         tried = tried[:1]
-    groups = len(moments.mean)
     integers, steps = [], []
-    for group, rows in enumerate(np.split(np.arange(len(matrix)), groups)):
+    for group, rows in enumerate(np.split(np.arange(len(matrix)), len(moments))):
         part = Bounds(bounds.low[rows], bounds.high[rows])
         choices = [steps_tried[rows] for steps_tried in tried]
-        covariance = moments.covariance[group]
         if rounding == "gptq":
-            found, chosen = choose_second_order(matrix[rows], choices, part, covariance)
+            found, chosen = choose_second_order(matrix[rows], choices, part, moments[group])
         elif rounding == "mse":
-            found, chosen = choose_nearest(matrix[rows], choices, part, np.diag(covariance))
+            found, chosen = choose_nearest(matrix[rows], choices, part, np.diag(moments[group]))
         else:
             found, chosen = round_nearest(matrix[rows], choices[0], part), choices[0]
         integers.append(found)

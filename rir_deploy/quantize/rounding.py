@@ -1,7 +1,8 @@
 """From a weight matrix to integers: the rounding that does least harm to what the layer computes.
 
-A layer is a matrix W [rows, columns] applied to inputs x [columns] (for a convolution: patches). With the covariance H
-of its inputs, an error D in a row costs D H D^T; the mean of the inputs only moves the bias, which is corrected after.
+A layer is a matrix W [rows, columns] applied to inputs x [columns] (for a convolution: patches). An error D in a row
+costs D H D^T, H being the covariance of the inputs where the bias is corrected after, which makes up for what their
+mean moves, and E[x x^T] where it is not.
 Rounding one column at a time and letting the columns that are still free make up for it minimises that greedily, in
 closed form: Frantar et al., "GPTQ", arXiv 2210.17323. Rows do not know of one another, so a row may be tried at several
 step sizes and keep the one that costs least.

@@ -67,7 +67,7 @@ def select(graph: ir.Graph, table: RangeTable, keep: Sequence[str], pinned: Sequ
             finite.
         UsageError: a pattern of ``keep`` matches nothing, or ``keep`` leaves nothing.
     """
-    candidates = [node for node in graph if node.op_type in _WEIGHTED and node.domain in ("", "ai.onnx")]
+    candidates = [node for node in graph if _has_weight(node)]
     wanted = {node: f"asked for by '{pattern}'" for pattern in keep for node in _matching(candidates, pattern)}
     wanted |= _pinned(candidates, {one.node: one.reason for one in pinned} | dict(table.kept))
     nodes: list[Weighted] = []
@@ -98,6 +98,35 @@ def _pinned(candidates: list[ir.Node], reasons: Mapping[str, str]) -> dict[ir.No
     if missing:
         raise InputError(f"'{min(missing)}' is to stay in float, and the model has no such layer; calibrate again")
     return {node: reasons[label(node)] for node in candidates if label(node) in reasons}
+
+
+def end_layers(graph: ir.Graph) -> frozenset[ir.Node]:
+    """The layers at the ends: with no other layer between them and an input of the graph, or an output.
+
+    A network with two stems has two first layers; one that is kept in float is an end all the same.
+    """
+    found: set[ir.Node] = set()
+    early: set[ir.Value] = set(graph.inputs)
+    for node in graph:
+        if early.isdisjoint(node.inputs):
+            continue
+        if _has_weight(node):
+            found.add(node)
+        else:
+            early.update(node.outputs)
+    late: set[ir.Value | None] = set(graph.outputs)
+    for node in reversed(graph):
+        if late.isdisjoint(node.outputs):
+            continue
+        if _has_weight(node):
+            found.add(node)
+        else:
+            late.update(node.inputs)
+    return frozenset(found)
+
+
+def _has_weight(node: ir.Node) -> bool:
+    return node.op_type in _WEIGHTED and node.domain in ("", "ai.onnx")
 
 
 def _matching(candidates: list[ir.Node], pattern: str) -> list[ir.Node]:

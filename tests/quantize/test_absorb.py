@@ -3,7 +3,7 @@ import onnx_ir as ir
 import pytest
 
 from rir_deploy.quantize import quantize
-from rir_deploy.quantize.absorb import absorb_normalizations
+from rir_deploy.quantize.absorb import absorb_biases, absorb_normalizations
 from tests.quantize.graphs import array, batches, calibrate, edges, ops, run, two_streams, writer
 
 
@@ -59,3 +59,30 @@ def test_quantize_puts_the_pair_behind_relu_not_before_the_normalisation() -> No
         "QuantizeLinear(relu_2) -> relu_2_quantized",
     ]
     assert ops(model)["BatchNormalization"] == 2
+
+
+@pytest.mark.parametrize("shape", [(5,), (1, 5), (), (1,), (1, 1)])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_constant_added_to_a_product_is_its_bias(shape: tuple[int, ...], swapped: bool) -> None:
+    w = writer()
+    product = w.op("MatMul", [w.input(6, ()), w.constant(w.rng.standard_normal((6, 5)))], 5)
+    operands = [product, w.constant(np.asarray(w.rng.standard_normal(shape)))]
+    model = w.model(w.op("Relu", [w.op("Add", operands[:: -1 if swapped else 1], 5)], 5))
+    x = np.random.default_rng(0).standard_normal((4, 6)).astype(np.float32)
+    expected = run(model, x)
+    assert absorb_biases(model.graph) == 1
+    assert ops(model) == {"Gemm": 1, "Relu": 1}
+    assert array(model.graph[0].inputs[2]).shape == (5,)
+    assert str(model.graph[0].outputs[0].name) == "add_1"
+    assert np.allclose(run(model, x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_no_bias_stays_a_sum() -> None:
+    w = writer()
+    x, square = w.input(5, ()), w.constant(w.rng.standard_normal((5, 5)))
+    column = w.op("Add", [w.op("MatMul", [x, square], 5), w.constant(w.rng.standard_normal((5, 1)))], 5)
+    shortcut = w.op("Add", [w.op("MatMul", [x, square], 5), x], 5)
+    read_twice = w.op("MatMul", [x, square], 5)
+    bias = w.op("Add", [read_twice, w.constant(w.rng.standard_normal(5))], 5)
+    model = w.model(column, shortcut, bias, read_twice)
+    assert absorb_biases(model.graph) == 0

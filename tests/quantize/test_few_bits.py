@@ -218,3 +218,31 @@ def test_weights_that_are_not_the_layers_are_refused(fault: str) -> None:
     rounded = {**found.rounded, name: FAULTS[fault](found.rounded[name])}
     with pytest.raises(InputError, match=r"not those of the layer 'n2'; calibrate again"):
         quantize(model, found.table, CPU, rounded)
+
+
+def bits_of(model: ir.Model, options: QuantizeOptions = CPU) -> dict[str, int]:
+    found = tuned(model, TuneOptions("minmax", bits=4, equalize=False), options)
+    return {name: 8 if weight.wide is None else 4 for name, weight in found.rounded.items()}
+
+
+def test_every_layer_that_reads_the_image_keeps_8_bits() -> None:
+    """An unfolded network has two stems, and neither is the first."""
+    w = writer()
+    x = w.input(3)
+    left, right = w.relu(w.conv(x, 8)), w.relu(w.conv(x, 8))
+    y = w.relu(w.add(w.conv(left, 8), w.conv(right, 8)))
+    assert list(bits_of(w.model(w.op("GlobalAveragePool", [w.conv(y, 5, 1)], 5))).values()) == [8, 8, 4, 4, 8]
+
+
+def test_every_layer_that_gives_an_output_keeps_8_bits() -> None:
+    w = writer()
+    x = w.relu(w.conv(w.relu(w.conv(w.input(3), 8)), 8))
+    ends = w.add(w.conv(x, 5), w.conv(x, 5, 1))
+    assert list(bits_of(w.model(ends, w.conv(x, 4))).values()) == [8, 4, 8, 8, 8]
+
+
+def test_the_layer_before_a_head_that_is_kept_in_float_is_no_end() -> None:
+    model = network()
+    assert list(bits_of(model).values()) == [8, 4, 4, 4, 8]
+    head = [node for node in model.graph if node.op_type == "Conv"][-1].name
+    assert list(bits_of(model, replace(CPU, keep=(f"^{head}$",))).values()) == [8, 4, 4, 4]

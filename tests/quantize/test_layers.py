@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -10,7 +11,7 @@ import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
 
-from rir_deploy.quantize import QuantizeOptions, quantize
+from rir_deploy.quantize import QuantizeOptions, TuneOptions, quantize
 from rir_deploy.quantize.moments import MomentObserver, Moments, ShiftObserver
 from rir_deploy.quantize.patches import as_rows, from_rows, groups_of, patches
 from rir_deploy.quantize.quantize import canonical
@@ -320,3 +321,66 @@ def test_many_rows_times_a_matrix_are_calibrated() -> None:
     result = quantize(many_rows(), found.table, CPU, found.rounded).model
     batch = np.repeat(np.concatenate(batches()), 2, axis=1)
     assert sqnr_db(run(many_rows(), batch), run(result, batch)) > 30
+
+
+# --- what the mean of the inputs costs ------------------------------------------------------------------------------
+
+
+def head(kind: str) -> ir.Model:
+    """A product behind an average: its inputs are all positive, and their means are the most of them."""
+    w = writer(3)
+    x = w.op("Flatten", [w.op("GlobalAveragePool", [w.relu(w.conv(w.input(3), 32, bias=True))], 32)], 32)
+    weight, bias = w.constant(w.rng.standard_normal((32, 10))), w.constant(w.rng.standard_normal(10))
+    if kind == "gemm":
+        return w.model(w.op("Gemm", [x, weight, bias], 10))
+    product = w.op("MatMul", [x, weight], 10)
+    return w.model(product if kind == "matmul" else w.op("Add", [product, bias], 10))
+
+
+@pytest.mark.parametrize("correct", [True, False])
+@pytest.mark.parametrize("kind", ["matmul", "matmul and add", "gemm"])
+def test_second_order_is_no_worse_than_nearest_where_means_are_most_of_the_inputs(kind: str, correct: bool) -> None:
+    model, batch = head(kind), np.concatenate(batches(8)[4:])
+    reference, found = run(model, batch), {}
+    for rounding in ("gptq", "nearest"):
+        options = TuneOptions("minmax", rounding=rounding, equalize=False, correct_bias=correct)  # type: ignore[arg-type]
+        one = tuned(model, options)
+        found[rounding] = sqnr_db(reference, run(quantize(model, one.table, CPU, one.rounded).model, batch))
+    assert found["gptq"] > found["nearest"] - 0.2, found
+    weight = list(one.rounded.values())[-1]
+    assert (weight.bias is None) == (kind == "matmul")
+
+
+def test_uncentred_moments_are_the_mean_of_the_squares() -> None:
+    found = layer(convolution(group=2))
+    observer, data = MomentObserver([found]), [batch[:, [0, 1, 2, 0, 1, 2]] + 1 for batch in batches(3)]
+    for batch in data:
+        observer.add({"x": batch})
+    (moments,) = observer.moments().values()
+    for group, rows in enumerate(patches(found, np.concatenate(data)).astype(np.float64)):
+        assert np.allclose(moments.uncentred[group], rows.T @ rows / len(rows), atol=1e-4)
+
+
+# --- behind a MaxPool -----------------------------------------------------------------------------------------------
+
+
+def pooled() -> ir.Model:
+    """conv relu MaxPool conv: the pair behind the pool uses the range of the one before it."""
+    w = writer(4)
+    x = w.relu(w.conv(w.input(3), 16, bias=True))
+    x = w.op("MaxPool", [x], 16, kernel_shape=[2, 2], strides=[2, 2])
+    return w.model(w.conv(x, 6, 1, bias=True))
+
+
+def test_biases_behind_a_pool_are_corrected_for_the_range_that_the_graph_uses() -> None:
+    """The largest values pass a pool and many are cut off, so the means move by much; the corrected ones agree."""
+    model, batch = pooled(), np.concatenate(batches())
+    options = TuneOptions("percentile", percentile=90.0, equalize=False)
+    found = tuned(model, options)
+    reference = run(model, batch).mean(axis=(0, 2, 3))
+    means = run(quantize(model, found.table, CPU, found.rounded).model, batch).mean(axis=(0, 2, 3))
+    assert found.table["relu_1"].max < 0.9 * found.table["maxpool_2"].max
+    left = tuned(model, replace(options, correct_bias=False))
+    before = run(quantize(model, left.table, CPU, left.rounded).model, batch).mean(axis=(0, 2, 3))
+    assert np.abs(before - reference).max() > 0.05
+    assert np.abs(means - reference).max() < 0.3 * np.abs(before - reference).max()
