@@ -2,9 +2,10 @@
 
 1. uint8 Q/DQ, written out or implied by a missing zero point: its parser reads it as int8 without a word.
 2. A zero point that is not zero, or not a constant: the parser stops at an assertion.
-3. DequantizeLinear of an int32 bias, which ONNX Runtime's quantiser writes: the parser stops.
-4. A convolution with 4-bit weights: the builder fails.
-5. Operators that compute on integers themselves: TensorRT takes Q/DQ around float operators.
+3. A scale that is 0 or less, or not finite: the parser stops.
+4. DequantizeLinear of an int32 bias, which ONNX Runtime's quantiser writes: the parser stops.
+5. A convolution with 4-bit weights: the builder fails.
+6. Operators that compute on integers themselves: TensorRT takes Q/DQ around float operators.
 
 From NVIDIA's "Working with Quantized Types", and seen with TensorRT-RTX 1.7.
 """
@@ -51,7 +52,7 @@ def _reason(node: ir.Node) -> str | None:
         return "it is uint8, which the parser reads as int8 without a word"
     if dtype not in _SIGNED:
         return f"its integers are {dtype}, and the parser knows int8"
-    return _zero_point_reason(node.inputs[2] if len(node.inputs) > 2 else None)
+    return _scale_reason(node.inputs[1]) or _zero_point_reason(node.inputs[2] if len(node.inputs) > 2 else None)
 
 
 def _integer_type(node: ir.Node) -> ir.DataType:
@@ -70,6 +71,15 @@ def _integer_type(node: ir.Node) -> ir.DataType:
         return _integer_type(producer)
     stated = node.attributes.get_int("output_dtype", 0)
     return ir.DataType(stated) if stated else ir.DataType.UINT8
+
+
+def _scale_reason(scale: ir.Value | None) -> str | None:
+    """A scale that is computed is left to the parser."""
+    tensor = None if scale is None else ir.convenience.get_const_tensor(scale)
+    if scale is None or tensor is None:
+        return None
+    steps = np.asarray(tensor.numpy()).astype(np.float64)
+    return None if ((steps > 0) & np.isfinite(steps)).all() else f"its scale '{scale.name}' is not over 0 everywhere"
 
 
 def _zero_point_reason(zero_point: ir.Value | None) -> str | None:

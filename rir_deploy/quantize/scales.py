@@ -16,6 +16,7 @@ Integers = NDArray[np.integer]
 Floats = NDArray[np.floating]
 
 _SMALLEST = float(np.finfo(np.float32).tiny)
+_SMALLEST_HALF, _LARGEST_HALF = float(np.finfo(np.float16).tiny), float(np.finfo(np.float16).max)
 # Half of int32: the other half is for the sum of products that the bias is added to.
 _BIAS_LIMIT = 2**30
 
@@ -78,9 +79,15 @@ def int32_bias(bias: Floats, input_scale: NDArray[np.float32], scales: NDArray[n
 
 
 def representable(scale: Floats, half: bool) -> NDArray[np.float32]:
-    """The float32 (or FP16) number next to ``scale``; FP16, being coarse, upwards, so that nothing new saturates."""
+    """The float32 (or FP16) number next to ``scale``; FP16, being coarse, upwards, so that nothing new saturates.
+
+    It is never 0, which no runtime divides by: a tensor of zeros gets the smallest normal number. What is beyond FP16
+    stays a float32 number, and the cast to FP16 leaves its reader in FP32.
+    """
     if not half:
         return np.maximum(scale, _SMALLEST).astype(np.float32)
-    rounded = scale.astype(np.float16)
-    up = np.where(rounded < scale, np.nextafter(rounded, np.float16(math.inf)), rounded)
-    return np.asarray(up, dtype=np.float32)
+    scale = np.where(scale > 0, scale, _SMALLEST_HALF)
+    rounded = np.minimum(scale, _LARGEST_HALF).astype(np.float16)
+    with np.errstate(over="ignore"):  # of the largest, whose next is not taken
+        up = np.where(rounded < scale, np.nextafter(rounded, np.float16(math.inf)), rounded)
+    return np.where(scale > _LARGEST_HALF, scale, up).astype(np.float32)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 
@@ -56,4 +57,16 @@ def test_a_node_without_a_name_is_named_by_its_output() -> None:
     for node in model.graph:
         node.name = None
     with pytest.raises(InputError, match="the QuantizeLinear 'q0'"):
+        check_tensorrt_graph(model)
+
+
+@pytest.mark.parametrize("scale", [0.0, -0.1, float("nan"), float("inf")])
+def test_a_scale_that_is_none_is_refused(scale: float) -> None:
+    model = quantised(Quantised(convs=1))
+    node = next(node for node in model.graph if node.op_type == "QuantizeLinear")
+    value = node.inputs[1]
+    assert value is not None
+    assert value.const_value is not None
+    value.const_value = ir.tensor(np.full_like(value.const_value.numpy(), scale), name=value.name)
+    with pytest.raises(InputError, match=f"the QuantizeLinear '{node.name}': its scale '{value.name}' is not over 0"):
         check_tensorrt_graph(model)

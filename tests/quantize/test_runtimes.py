@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 
 from rir_deploy.quantize import QuantizeOptions, quantize
-from tests.quantize.graphs import batches, calibrate, chain, residual, run, session, sqnr_db, two_streams, writer
+from tests.quantize.graphs import array, batches, calibrate, chain, residual, run, session, sqnr_db, two_streams, writer
 
 CPU = QuantizeOptions("cpu")
 GRAPHS = [chain, residual, two_streams]
@@ -73,8 +73,8 @@ def test_openvino_runs_every_convolution_on_integers(make) -> None:  # type: ign
     assert sqnr_db(run(model, batch), compiled(batch)[0]) > 33
 
 
-def built_by_tensorrt(model: ir.Model) -> int:
-    """Bytes of the engine for an Ada GPU; no GPU is needed to build it."""
+def built_by_tensorrt(model: ir.Model, target: str = "SM89") -> int:
+    """Bytes of the engine for a GPU, by default an Ada one; no GPU is needed to build it."""
     trt = pytest.importorskip("tensorrt_rtx")
     logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)
@@ -84,7 +84,7 @@ def built_by_tensorrt(model: ir.Model) -> int:
     assert parsed, [str(parser.get_error(index)) for index in range(parser.num_errors)]
     config = builder.create_builder_config()
     config.num_compute_capabilities = 1
-    config.set_compute_capability(trt.ComputeCapability.SM89, 0)
+    config.set_compute_capability(getattr(trt.ComputeCapability, target), 0)
     profile = builder.create_optimization_profile()
     shape = network.get_input(0).shape
     profile.set_shape(network.get_input(0).name, *[(batch, *shape[1:]) for batch in (1, 4, 8)])
@@ -96,6 +96,29 @@ def built_by_tensorrt(model: ir.Model) -> int:
 
 @pytest.mark.parametrize("rest", ["fp32", "fp16"])
 @pytest.mark.parametrize("make", [*GRAPHS, head_of_products])
-def test_tensorrt_parses_and_builds(make, rest: str) -> None:  # type: ignore[no-untyped-def]
+def test_tensorrt_parses_and_builds_for_every_gpu_it_knows(make, rest: str) -> None:  # type: ignore[no-untyped-def]
+    trt = pytest.importorskip("tensorrt_rtx")
     result = quantize(make(), calibrate(make()), QuantizeOptions(rest=rest))  # type: ignore[arg-type]
+    targets = [name for name in dir(trt.ComputeCapability) if name.startswith("SM")]
+    assert len(targets) > 4
+    if make is head_of_products and rest == "fp32":
+        targets.remove("SM75")  # "FP32 GEMM is not supported" on Turing, says the builder (1.7)
+    for target in targets:
+        assert built_by_tensorrt(result.model, target) > 0
+
+
+@pytest.mark.parametrize("rest", ["fp32", "fp16"])
+def test_tensorrt_takes_a_sum_with_an_operand_that_was_always_zero(rest: str) -> None:
+    w = writer()
+    x = w.input(3)
+    dead = w.op("Conv", [x, w.constant(np.zeros((8, 3, 1, 1)))], 8, kernel_shape=[1, 1])
+    model = w.model(w.conv(w.relu(w.add(w.conv(x, 8), dead)), 5))
+    result = quantize(model, calibrate(model), QuantizeOptions(rest=rest))  # type: ignore[arg-type]
+    scales = {
+        str(node.inputs[1].name): float(array(node.inputs[1]))  # type: ignore[union-attr]
+        for node in result.model.graph
+        if node.op_type == "QuantizeLinear"
+    }
+    dead_range = "conv_0_scale"  # the operand that no convolution takes along
+    assert 0 < scales[dead_range] == min(scales.values()) < 1e-4
     assert built_by_tensorrt(result.model) > 0

@@ -12,6 +12,7 @@ from rir_deploy.quantize.scales import (
     Affine,
     asymmetric_uint8,
     int32_bias,
+    representable,
     scales_for_bias,
     symmetric_int8,
     weight_scales,
@@ -127,3 +128,17 @@ def test_same_integers_as_onnx_defines(affine: Affine) -> None:
     integers, values = ReferenceEvaluator(model).run(None, {"x": x})
     assert np.array_equal(affine.quantize(x), integers)
     assert np.allclose(affine.dequantize(integers), values, rtol=1e-6)
+
+
+@given(st.floats(0, 1e6))
+def test_a_scale_of_halves_is_never_0_never_infinite_and_never_smaller(scale: float) -> None:
+    found = float(representable(np.array(scale), half=True))
+    assert 0 < found < np.inf
+    assert found >= np.float32(scale)
+    assert scale > 65504 or found == np.float16(found)
+    assert found <= scale * (1 + 2**-9) + 2**-13
+
+
+def test_what_is_zero_in_all_of_calibration_gets_a_step_that_is_no_zero() -> None:
+    for affine in (symmetric_int8(0, 0), symmetric_int8(0, 0, half=True), asymmetric_uint8(0, 0)):
+        assert float(affine.scale) > 0
