@@ -20,7 +20,7 @@ from rir_deploy.precision import KeptNode, label
 from rir_deploy.quantize import QuantizeOptions, Tuned, quantize
 from rir_deploy.quantize.chosen_on import ChosenOn
 from rir_deploy.quantize.layers import read_layers
-from rir_deploy.quantize.search import LayerDamage, fewest_kept, rank
+from rir_deploy.quantize.search import LayerDamage, fewest_kept, rank, sqnr_db
 from rir_deploy.quantize.select import members_of
 from rir_deploy.verify.statistics import DropTest, Pairs, count_pairs, judge_drop
 
@@ -167,4 +167,4 @@ def _outputs(
 def _sqnr(reference: list[NDArray[np.float64]], outputs: list[NDArray[np.float64]]) -> float | None:
     noise = sum(float(((one - other) ** 2).sum()) for one, other in zip(reference, outputs, strict=True))
     signal = sum(float((one**2).sum()) for one in reference)
-    return 10.0 * float(np.log10(signal / noise)) if noise > 0 and signal > 0 else None
+    return None if noise == 0 or signal == 0 else sqnr_db(signal, noise)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -27,6 +29,12 @@ class LayerDamage:
     block: str | None = None
     stream: str | None = None
     precision: str | None = None
+
+
+def sqnr_db(signal: float, noise: float) -> float:
+    """10 log10 of their ratio. Noise that is not a number counts as the largest there is: nothing is worse."""
+    bounded = min(max(noise, 1e-300), sys.float_info.max) if noise == noise else sys.float_info.max
+    return 10.0 * (math.log10(max(signal, 1e-300)) - math.log10(bounded))
 
 
 def rank(layers: Iterable[tuple[str, tuple[str, ...]]], damage: Callable[[str], float | None]) -> list[LayerDamage]:

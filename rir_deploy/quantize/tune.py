@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,18 +17,23 @@ from rir_deploy.errors import UsageError
 from rir_deploy.quantize.fitting import Batches, Candidate, Fitting, OpenRun, TuneOptions, Way
 from rir_deploy.quantize.options import QuantizeOptions
 from rir_deploy.quantize.quantize import canonical, quantize
+from rir_deploy.quantize.search import sqnr_db
 from rir_deploy.quantize.table import RangeTable, Sources
 from rir_deploy.quantize.weights import RoundedWeight
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """What `quantize` takes; ``candidates`` are all that were measured, best first, ``chosen`` is the one taken."""
+    """What `quantize` takes; ``candidates`` are all that were measured, best first, ``chosen`` is the one taken.
+
+    ``warnings`` are what whoever chose the images has to say of them.
+    """
 
     table: RangeTable
     rounded: dict[str, RoundedWeight]
     chosen: Candidate
     candidates: tuple[Candidate, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
         """What was chosen, and what from."""
@@ -75,24 +80,26 @@ def _measure(
     model: ir.Model, ways: list[Way], held_back: Batches, open_run: OpenRun, quantization: QuantizeOptions
 ) -> list[Way]:
     """The ways with their figure, best first."""
-    with open_run(model, ()) as run:
-        reference = [run(batch) for batch in held_back("held-back images")]
     found = []
     for way in ways:
         result = quantize(model, way.table, quantization, way.rounded)
-        with open_run(result.model, ()) as run:
-            outputs = [run(batch) for batch in held_back("choosing")]
-        score = _sqnr(reference, outputs)
-        found.append(replace(way, candidate=replace(way.candidate, sqnr_db=score)))
-    return sorted(found, key=lambda way: -(way.candidate.sqnr_db or 0.0))
+        # Both answer batch by batch: to keep the answers of the one would take memory that grows with the images.
+        with open_run(model, ()) as reference, open_run(result.model, ()) as run:
+            score = _sqnr((reference(batch), run(batch)) for batch in held_back("choosing"))
+        found.append((score, replace(way, candidate=replace(way.candidate, sqnr_db=score))))
+    return [way for _, way in sorted(found, key=lambda pair: pair[0], reverse=True)]
 
 
-def _sqnr(reference: list[Mapping[str, NDArray[Any]]], outputs: list[Mapping[str, NDArray[Any]]]) -> float:
-    """Of all outputs together, in dB."""
+def _sqnr(answers: Iterable[tuple[Mapping[str, NDArray[Any]], Mapping[str, NDArray[Any]]]]) -> float:
+    """Of all outputs together, in dB.
+
+    Args:
+        answers: of the model as it was and of the quantised one, by output, for every batch.
+    """
     signal, noise = 0.0, 0.0
-    for one, other in zip(reference, outputs, strict=True):
+    for one, other in answers:
         for name, values in one.items():
             true = values.astype(np.float64)
             signal += float((true**2).sum())
             noise += float(((true - other[name]) ** 2).sum())
-    return 10.0 * float(np.log10(max(signal, 1e-300) / max(noise, 1e-300)))
+    return sqnr_db(signal, noise)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rir_deploy.errors import GateError
-from rir_deploy.quantize.search import LayerDamage, fewest_kept, rank
+from rir_deploy.quantize.search import LayerDamage, fewest_kept, rank, sqnr_db
 
 
 def layers(count: int) -> list[LayerDamage]:
@@ -77,3 +77,11 @@ def test_the_worst_comes_first_and_each_is_asked_once(damages: list[float | None
     assert known == sorted(known)
     assert all(one.sqnr_db is None for one in ranking[len(known) :])  # what does nothing comes last
     assert {one.node: one.members for one in ranking} == {node: (f"w{node}",) for node in asked}
+
+
+@pytest.mark.parametrize("noise", [math.nan, math.inf])
+def test_what_is_no_number_is_the_worst_there_is(noise: float) -> None:
+    worst = sqnr_db(1.0, noise)
+    assert math.isfinite(worst)  # JSON has no infinity
+    assert worst < sqnr_db(1.0, 1e300) < sqnr_db(1.0, 1.0) == 0.0 < sqnr_db(1.0, 0.0)
+    assert sqnr_db(100.0, 1.0) == pytest.approx(20.0)

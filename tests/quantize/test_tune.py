@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -108,3 +109,47 @@ def test_the_model_is_not_touched() -> None:
     before = graph_sha256(model)
     tuned(model, TuneOptions("auto"))
     assert graph_sha256(model) == before
+
+
+def test_a_way_that_gives_no_numbers_is_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    ways = Fitting.ways
+
+    def spoiled(self: Fitting, exponents: Mapping[str, tuple[int, ...]]) -> Iterator[Way]:
+        for way in ways(self, exponents):
+            broken = {
+                name: replace(one, bias=np.full(len(one.scale), 3e38, np.float32)) for name, one in way.rounded.items()
+            }
+            yield replace(way, rounded=broken) if way.candidate.method == METHODS[0] else way
+
+    monkeypatch.setattr(Fitting, "ways", spoiled)
+    found = tuned(chain(), TuneOptions("auto", equalize=False), TENSORRT)
+    assert found.candidates[-1].method == METHODS[0]
+    assert found.chosen.sqnr_db is not None
+    assert found.chosen.sqnr_db > 10
+
+
+def test_answers_are_not_kept() -> None:
+    """Choosing reads the images held back anew for every way, and one batch at a time."""
+    alive, most = 0, 0
+
+    class Counted(np.ndarray):  # type: ignore[type-arg]
+        def __del__(self) -> None:
+            nonlocal alive
+            alive -= 1
+
+    @contextmanager
+    def counting(model: ir.Model, names: tuple[str, ...]) -> Iterator[Any]:
+        with open_run(model, names) as opened:
+
+            def one(batch: Array) -> dict[str, Any]:
+                nonlocal alive, most
+                found = {name: np.array(value).view(Counted) for name, value in opened(batch).items()}
+                alive += len(found)
+                most = max(most, alive)
+                return found
+
+            yield one
+
+    held = batches(12)
+    tune(chain(), lambda _: iter(batches()), lambda _: iter(held), counting, SOURCES, TuneOptions("auto"), CPU)
+    assert 0 < most < 40
