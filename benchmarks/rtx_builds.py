@@ -32,10 +32,10 @@ from rir_deploy.errors import BackendError
 from rir_deploy.models import preset
 from rir_deploy.models.checkpoint import CheckpointRecord, save_checkpoint
 from rir_deploy.models.rir import RiR
-from rir_deploy.pipeline.build import check_realized
 from rir_deploy.pipeline.calibrate import CalibrationRequest
 from rir_deploy.pipeline.export import ExportRequest, export_model
 from rir_deploy.pipeline.lower import PRECISIONS, PrecisionRequest, lower_precision
+from rir_deploy.pipeline.realized import check_realized
 from rir_deploy.quantize import QuantizeOptions
 from rir_deploy.recipe import load_recipe
 

@@ -8,7 +8,13 @@ from typing import Any
 import click
 
 from rir_deploy.cli import common
-from rir_deploy.cli.calibration import calibration_options, calibration_request, say_calibration, search_request
+from rir_deploy.cli.calibration import (
+    KEEP_HELP,
+    calibration_options,
+    calibration_request,
+    say_calibration,
+    search_request,
+)
 from rir_deploy.errors import UsageError
 
 
@@ -60,7 +66,8 @@ def _tensorrt_options(function: common.Function) -> common.Function:
 @common.model_option
 @common.data_option
 @calibration_options
-@click.option("--keep", multiple=True, metavar="REGEX", help="Nodes that stay in float under --int8; repeatable.")
+@click.option("--keep", multiple=True, metavar="REGEX", help=KEEP_HELP + " Goes with --int8.")
+@click.option("--reduced-range", is_flag=True, help="7-bit weights under --int8, for CPUs without VNNI.")
 @click.option(
     "--batch",
     default="1,1,32",
@@ -90,6 +97,7 @@ def command(
     factory: str | None,
     data: str | None,
     keep: tuple[str, ...],
+    reduced_range: bool,
     batch: str,
     no_fold: bool,
     force: bool,
@@ -118,6 +126,7 @@ def command(
         calibration_request(data, options),
         search_request(options),
         keep,
+        reduced_range,
         common.batch_range(batch),
         tuple(name.strip() for name in target.split(",")) if target else (),
         TensorRtOptions(
@@ -143,6 +152,6 @@ def command(
     kinds = manifest.realized.get("conv")
     if isinstance(kinds, dict):
         common.say(f"convolutions computed in: {', '.join(f'{kind} ({count})' for kind, count in kinds.items())}")
-    say_calibration(built.lowered.to_dict())
+    say_calibration(built.to_dict())
     for kept in built.lowered.kept:
         common.say(f"stays in a wider type: {kept.node}: {kept.reason}")

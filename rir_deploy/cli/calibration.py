@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from rir_deploy.pipeline.calibrate import CalibrationRequest
     from rir_deploy.pipeline.evaluation import SearchRequest
 
+KEEP_HELP = (
+    "Layers that stay in float: those with a match in the name of their node, of its output or weight, or of an "
+    "unfolded tensor that it computes; repeatable."
+)
 _OPTIONS = (
     click.option(
         "--ranges",
@@ -20,14 +24,20 @@ _OPTIONS = (
         metavar="FILE",
         help="Range table made before; --data beside it are the images it was made on.",
     ),
-    click.option("--samples", type=click.IntRange(1), help="Calibration images."),
+    click.option(
+        "--samples", type=click.IntRange(1), help="Calibration images; by default as many as the recipe says."
+    ),
     click.option(
         "--method",
         metavar="NAME",
         help="How a range follows from what was seen: minmax, percentile, entropy, mse, or auto: what fits held-back "
-        "images best.",
+        "images best. By default as the recipe says.",
     ),
-    click.option("--percentile", type=float, help="Share of absolute values kept, in percent."),
+    click.option(
+        "--percentile",
+        type=float,
+        help="Share of absolute values kept, in percent, by --method percentile; by default as the recipe says.",
+    ),
     click.option(
         "--rounding",
         metavar="NAME",
@@ -40,7 +50,8 @@ _OPTIONS = (
         type=int,
         default=8,
         show_default=True,
-        help="8, 4 or 3; the first and the last layer keep 8. Few bits make a small file, for ONNX Runtime.",
+        help="8, 4 or 3; first and last layers keep 8. 4 make a small file, for ONNX Runtime (--qdq cpu), that is not "
+        "computed in 4 bits; 3 are stored in 4 as well and save nothing more.",
     ),
     click.option(
         "--split-identity",
@@ -100,13 +111,17 @@ def search_request(options: dict[str, Any], *, rank: bool = False) -> SearchRequ
 
 def say_calibration(described: dict[str, Any]) -> None:
     """What INT8 was calibrated to, and what else was measured."""
+    from rir_deploy.pipeline.plausible import FEW
+
     for warning in described["warnings"]:
         common.warn(warning)
     found = described["calibration"]
     if found is None or "rounding" not in found:
         return
-    measured = "" if found["sqnr_db"] is None else f": {found['sqnr_db']:.1f} dB on held-back images"
-    common.say(f"calibrated on {found['images']} images, {_way(found)}{measured}")
+    on = "held-back images" if found["images"] >= FEW else "the same images"
+    measured = "" if found["sqnr_db"] is None else f": {found['sqnr_db']:.1f} dB on {on}"
+    images = f"{found['images']} image{'' if found['images'] == 1 else 's'}"
+    common.say(f"calibrated on {images}, {_way(found)}{measured}")
     for other in found["candidates"][1:4]:
         common.say(f"  next best: {_way(other)}: {other['sqnr_db']:.1f} dB")
     if described["sensitivity"] is not None:

@@ -8,7 +8,13 @@ from typing import Any
 import click
 
 from rir_deploy.cli import common
-from rir_deploy.cli.calibration import calibration_options, calibration_request, say_calibration, search_request
+from rir_deploy.cli.calibration import (
+    KEEP_HELP,
+    calibration_options,
+    calibration_request,
+    say_calibration,
+    search_request,
+)
 
 
 @click.command("quantize", short_help="Calibrate an ONNX file to INT8 (Q/DQ).")
@@ -24,9 +30,13 @@ from rir_deploy.cli.calibration import calibration_options, calibration_request,
     metavar="tensorrt|cpu",
     help="Where the Q/DQ pairs stand: as TensorRT or as ONNX Runtime and OpenVINO compute in integers.",
 )
-@click.option("--rest", default="fp32", show_default=True, metavar="fp32|fp16", help="Type of what is not quantised.")
+@click.option(
+    "--rest",
+    metavar="fp32|fp16",
+    help="Type of what is not quantised, as build-engine has it by default: fp16 with --qdq tensorrt, fp32 with cpu.",
+)
 @click.option("--reduced-range", is_flag=True, help="7-bit weights, for CPUs without VNNI (--qdq cpu).")
-@click.option("--keep", multiple=True, metavar="REGEX", help="Nodes that stay in float; repeatable.")
+@click.option("--keep", multiple=True, metavar="REGEX", help=KEEP_HELP)
 @calibration_options
 @click.option(
     "--save-ranges",
@@ -48,7 +58,7 @@ def command(
     data: str | None,
     recipe: str | None,
     flavour: str,
-    rest: str,
+    rest: str | None,
     reduced_range: bool,
     keep: tuple[str, ...],
     save_ranges: Path | None,
@@ -64,10 +74,11 @@ def command(
     """
     from rir_deploy.pipeline.lower import PrecisionRequest, quantize_file
     from rir_deploy.quantize import QuantizeOptions
+    from rir_deploy.quantize.options import default_rest
 
     request = PrecisionRequest(
         "int8",
-        QuantizeOptions(flavour, reduced_range, keep, rest),  # type: ignore[arg-type]
+        QuantizeOptions(flavour, reduced_range, keep, rest or default_rest(flavour)),  # type: ignore[arg-type]
         calibration_request(data, options),
         search_request(options, rank=sensitivity is not None),
     )

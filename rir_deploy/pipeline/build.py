@@ -27,6 +27,7 @@ from rir_deploy.pipeline.export import ExportRequest, export_model
 from rir_deploy.pipeline.few_bits import check_few_bits
 from rir_deploy.pipeline.lower import FLAVOURS, Lowered, Precision, PrecisionRequest, engine_options, lower_precision
 from rir_deploy.pipeline.progress import Progress, silent
+from rir_deploy.pipeline.realized import check_realized
 from rir_deploy.pipeline.sides import kind_of
 from rir_deploy.pipeline.sources import choose_recipe
 from rir_deploy.recipe import Recipe
@@ -53,6 +54,7 @@ class BuildRequest:
     calibration: CalibrationRequest = CalibrationRequest()
     search: SearchRequest | None = None
     keep: tuple[str, ...] = ()
+    reduced_range: bool = False
     batch: BatchRange = BatchRange()
     targets: tuple[str, ...] = ()
     tensorrt: TensorRtOptions = TensorRtOptions()
@@ -62,13 +64,15 @@ class BuildRequest:
 
 @dataclass(frozen=True)
 class EngineBuilt:
-    """A finished engine folder; ``build_seconds`` is the backend's part of ``seconds``."""
+    """A finished engine folder; ``build_seconds`` is the backend's part of ``seconds``, ``warnings`` what a user should
+    know of the graph and of what the backend makes of it."""
 
     folder: Path
     manifest: Manifest
     lowered: Lowered
     build_seconds: float
     seconds: float
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
         manifest = self.manifest
@@ -79,6 +83,7 @@ class EngineBuilt:
             "precision": manifest.precision,
             "flavour": self.lowered.flavour,
             **{key: self.lowered.to_dict()[key] for key in ("kept", "calibration", "sensitivity")},
+            "warnings": list(self.warnings),
             "size_bytes": manifest.size_bytes,
             "targets": list(manifest.targets),
             "batch": dict(zip(("min", "opt", "max"), manifest.batch, strict=True)),
@@ -116,6 +121,8 @@ def build_engine(request: BuildRequest, output: Path, *, force: bool, progress: 
     started = time.perf_counter()
     if request.precision != "int8" and (request.keep or request.search is not None):
         raise UsageError("--keep and --max-drop say what INT8 leaves in float; they go with --int8")
+    if request.precision != "int8" and request.reduced_range:
+        raise UsageError("--reduced-range is about the weights of INT8; it goes with --int8")
     if request.precision in (None, "fp32") and request.calibration.is_given:
         raise UsageError("calibration images and ranges are for --int8 and --fp16; leave them out, or name a precision")
     check_output(output, force=force)
@@ -126,6 +133,7 @@ def build_engine(request: BuildRequest, output: Path, *, force: bool, progress: 
     batch = fit_batch(input_spec(graph), request.batch)
     check_few_bits(graph, request.calibration.bits, backend.name)
     lowered = _lower(graph, request, backend.name, progress)
+    check_few_bits(lowered.model, 8, backend.name)  # a range table brings weights of its own
     with atomic_folder(output, force=force) as folder:
         save_onnx(lowered.model, folder / GRAPH_NAME, force=False)
         if lowered.table is not None:
@@ -137,41 +145,12 @@ def build_engine(request: BuildRequest, output: Path, *, force: bool, progress: 
         except RirDeployError as error:  # it speaks of the folder that it builds in, which is gone by then
             raise type(error)(str(error).replace(str(folder), str(output))) from error
         built_in = time.perf_counter() - building
-        check_realized(lowered.precision, built)
+        float_convs = check_realized(lowered.precision, built, lowered.model)
         progress(f"building for {backend.name}", 1, 1)
         manifest = _manifest(replace(request, batch=batch), lowered.model, built, parents, folder)
         write_manifest(folder, manifest)
-    return EngineBuilt(output, manifest, lowered, built_in, time.perf_counter() - started)
-
-
-def check_realized(precision: str, built: Built) -> None:
-    """A runtime may compute a graph in another precision and say nothing: where it tells what it does, hold it to it.
-
-    CPUs are held to INT8 alone: that they store FP16 and compute in FP32 is known of them, and said.
-
-    Raises:
-        BackendError: none of the convolutions of an INT8 or FP16 graph is computed in that.
-    """
-    wanted = {"int8": {"u8", "i8"}, "fp16": {"f16"}}.get(precision)
-    if wanted is None or (precision == "fp16" and not built.backend.startswith("tensorrt")):
-        return
-    kinds = built.realized.get("conv")
-    if not isinstance(kinds, dict) or not kinds or wanted & kinds.keys():
-        return
-    counts = ", ".join(f"{count} in {kind}" for kind, count in kinds.items())
-    kind = "in integers" if precision == "int8" else "in FP16"
-    raise BackendError(
-        f"{built.backend} computes no convolution of the {precision} graph {kind} here ({counts}); {_way_out(built)}"
-    )
-
-
-def _way_out(built: Built) -> str:
-    """With Turing among the targets, TensorRT-RTX makes the engine float for all of them (seen with 1.7.1)."""
-    if "sm75" in built.targets:
-        return "build for sm75 on its own, in FP16"
-    if built.backend == "onnxruntime":
-        return "quantize the FP32 model with --qdq cpu"
-    return "build for another backend, or in FP32"
+    warnings = (*lowered.warnings, *([float_convs] if float_convs else ()))
+    return EngineBuilt(output, manifest, lowered, built_in, time.perf_counter() - started, warnings)
 
 
 def _phases(name: str, progress: Progress) -> Progress:
@@ -191,7 +170,7 @@ def _lower(model: ir.Model, request: BuildRequest, backend: str, progress: Progr
             )
         return Lowered(model, present)
     recipe = None if provenance is None or provenance.recipe is None else Recipe.from_dict(provenance.recipe)
-    options = engine_options(FLAVOURS.get(backend, "tensorrt"), request.keep)
+    options = engine_options(FLAVOURS.get(backend, "tensorrt"), request.keep, request.reduced_range)
     wanted = PrecisionRequest(request.precision or "fp32", options, request.calibration, request.search)
     return lower_precision(model, recipe, wanted, progress)
 

@@ -131,7 +131,7 @@ def calibrate_int8(
         rounded = from_bytes(_read_weights(request.table), table.weights_sha256, quantization)
         return Tuned(table, rounded, Candidate(table.method, "given", bool(table.exponents)))
     images = open_images(model, recipe, request)
-    check_images(model, images.dataset, images.indices, request.expect_top1, open_session)
+    warnings = check_images(model, images.dataset, images.indices, request.expect_top1, open_session)
     rounding = request.rounding or "gptq"
     ways = request.equalize, request.correct_bias, request.bits, request.split_identity
     wanted = TuneOptions(images.options.method, images.options.percentile, rounding, *ways)
@@ -146,7 +146,8 @@ def calibrate_int8(
         quantization,
     )
     sha256 = hashlib.sha256(to_bytes(tuned.rounded, quantization)).hexdigest()
-    return replace(tuned, table=replace(tuned.table, weights_sha256=sha256, samples=len(images.indices)))
+    table = replace(tuned.table, weights_sha256=sha256, samples=len(images.indices))
+    return replace(tuned, table=table, warnings=warnings)
 
 
 def range_files(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rir_deploy.data.dataset import Dataset
-from rir_deploy.data.sampling import choose
+from rir_deploy.data.sampling import choose, shuffled
 from rir_deploy.errors import InputError
 from rir_deploy.pipeline.progress import Progress, tracked
 from rir_deploy.quantize import Sources
@@ -42,7 +42,7 @@ class Images:
 
     def split(self, share: float) -> tuple[Images, Images]:
         """Two parts without a common image, the second of ``share`` of them."""
-        order = np.random.default_rng(self.options.seed).permutation(len(self.indices))
+        order = shuffled(len(self.indices), self.options.seed)
         cut = len(order) - round(share * len(order))
         first, second = (replace(self, indices=np.sort(self.indices[part])) for part in (order[:cut], order[cut:]))
         return first, second

@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import onnx_ir as ir
+
 from rir_deploy.artifacts import sha256_file
 from rir_deploy.bundle import Bundle, Item, open_bundle
 from rir_deploy.engines.base import input_spec, output_specs
@@ -58,8 +60,7 @@ def _onnx(path: Path) -> dict[str, Any]:
         "outputs": [spec.to_dict() for spec in output_specs(model)],
         "work": measure_work(model).to_dict(),
         "layers": [layer.to_dict() for layer in list_layers(model)],
-        "notes": [note for note in [few_bits(model)] if note is not None],
-        "kept": [{"node": name, **asdict(found)} for name, found in read_layers(model).items() if found.reason],
+        **_quantized(model),
         "provenance": None if provenance is None else json.loads(provenance.to_json()),
     }
 
@@ -73,6 +74,15 @@ def _engine(folder: Path) -> dict[str, Any]:
         "size_bytes": manifest.size_bytes,
         "work": measure_work(graph).to_dict(),
         "layers": [layer.to_dict() for layer in list_layers(graph)],
+        **_quantized(graph),
+    }
+
+
+def _quantized(model: ir.Model) -> dict[str, Any]:
+    """What to know of few bits, and the layers that stay in a wider type."""
+    return {
+        "notes": [note for note in [few_bits(model)] if note is not None],
+        "kept": [{"node": name, **asdict(found)} for name, found in read_layers(model).items() if found.reason],
     }
 
 

@@ -31,6 +31,7 @@ from rir_deploy.pipeline.sources import choose_recipe
 from rir_deploy.precision import KeptNode, to_fp16
 from rir_deploy.quantize import QuantizeOptions, RangeTable, Tuned, quantize
 from rir_deploy.quantize.chosen_on import ChosenOn, write_chosen_on
+from rir_deploy.quantize.options import default_rest
 from rir_deploy.recipe import Recipe
 
 # Among a model's parents: the images on which it was chosen what to keep in float. A proof needs others.
@@ -48,9 +49,9 @@ FLAVOURS: dict[str, Literal["tensorrt", "cpu"]] = {
 }
 
 
-def engine_options(flavour: str, keep: tuple[str, ...] = ()) -> QuantizeOptions:
+def engine_options(flavour: str, keep: tuple[str, ...] = (), reduced_range: bool = False) -> QuantizeOptions:
     """How a graph is quantised for an engine: what TensorRT does not compute in INT8 it computes in FP16."""
-    return QuantizeOptions(flavour, keep=keep, rest="fp16" if flavour == "tensorrt" else "fp32")  # type: ignore[arg-type]
+    return QuantizeOptions(flavour, reduced_range, keep, default_rest(flavour))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,9 @@ class Lowered:
     def warnings(self) -> tuple[str, ...]:
         """What a user should know of the result."""
         few = None if self.table is None else few_images(self.table.samples)
+        images = () if self.tuned is None else self.tuned.warnings
         budget = None if self.sensitivity is None else self.sensitivity.warning
-        return tuple(warning for warning in (few, few_bits(self.model), budget) if warning is not None)
+        return (*images, *(one for one in (few, few_bits(self.model), budget) if one is not None))
 
 
 def lower_precision(

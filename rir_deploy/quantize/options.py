@@ -13,6 +13,11 @@ Flavour = Literal["tensorrt", "cpu"]
 Rest = Literal["fp32", "fp16"]
 
 
+def default_rest(flavour: str) -> Rest:
+    """What the rest of a graph computes in unless it is said: what is fastest where the flavour runs."""
+    return "fp16" if flavour == "tensorrt" else "fp32"
+
+
 @dataclass(frozen=True)
 class QuantizeOptions:
     """How a graph is quantised.

@@ -52,9 +52,21 @@ def from_bytes(data: bytes, sha256: str, options: QuantizeOptions) -> dict[str, 
     except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"the rounded weights are malformed ({error!r}); calibrate again") from error
     if made_for != _made_for(options):
-        asked = ", ".join(f"{key} {value}" for key, value in _made_for(options).items())
-        raise InputError(f"the rounded weights were made for other options than {asked}; calibrate again")
+        given = made_for if isinstance(made_for, dict) else {}
+        wanted = _made_for(options)
+        wrong = [key for key in wanted if given.get(key) != wanted[key]]
+        were, asked = (" ".join(_option(key, made.get(key)) for key in wrong) for made in (given, wanted))
+        raise InputError(
+            f"the rounded weights were made for {were}, and {asked} was asked for; ask for the same, or calibrate again"
+        )
     return rounded
+
+
+def _option(key: str, value: object) -> str:
+    """As it is asked for on the command line."""
+    if key == "reduced_range":
+        return "--reduced-range" if value else "no --reduced-range"
+    return f"--{'qdq' if key == 'flavour' else key} {value}"
 
 
 def _made_for(options: QuantizeOptions) -> dict[str, object]:

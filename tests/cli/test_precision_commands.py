@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
 from rir_deploy.onnx_file import graph_sha256, load_onnx
 from tests.cli.test_bad_input import refused, untouched
@@ -228,3 +228,85 @@ def test_a_tensorrt_rtx_engine_without_a_driver(made: Made, rir: Runner, tmp_pat
     assert ran.code == 0, ran.err
     assert ran.json["simulation"] is True
     assert "simulation" in ran.json["candidate"]["runs_on"]
+
+
+def test_four_bits_out_of_a_table_are_refused_where_they_would_be_float(
+    made: Made, rir: Runner, tmp_path: Path
+) -> None:
+    pytest.importorskip("openvino")
+    table, engine = tmp_path / "r4.json", tmp_path / "engine"
+    quantize = ("quantize", made.onnx, "-o", tmp_path / "q.onnx", "--qdq", "cpu", "--weight-bits", "4")
+    assert rir(*quantize, "--samples", "16", "--save-ranges", table).code == 0
+    build = ("build-engine", made.onnx, "--int8", "--ranges", table, "-o", engine)
+    refused(rir(*build, "--backend", "openvino"), 2, "4-bit weights", "--backend onnxruntime")
+    assert not engine.exists()
+    ran = rir(*build, "--backend", "onnxruntime", "--json")
+    assert ran.code == 0, ran.err
+    few, bits = ran.json["warnings"]
+    assert "calibrated on 16 images only" in few
+    assert "not computed in 4 bits" in bits
+    found = rir("inspect", engine, "--json").json
+    assert (found["notes"], found["kept"]) == ([bits], [])
+    assert "not computed in 4 bits" in rir("inspect", engine).out
+
+
+def test_layers_that_are_kept_are_said_of_an_engine_too(made: Made, rir: Runner, tmp_path: Path) -> None:
+    build = ("build-engine", made.onnx, "--int8", "--samples", "32", "--backend", "onnxruntime", "-o", tmp_path / "e")
+    ran = rir(*build, "--keep", r"^relu_6\+", "--reduced-range", "--json")
+    assert ran.code == 0, ran.err
+    (kept,) = rir("inspect", tmp_path / "e", "--json").json["kept"]
+    assert kept["node"] == ran.json["kept"][0]["node"]
+    assert r"asked for by '^relu_6\+'" in kept["reason"]
+    graph = onnx.load(tmp_path / "e" / "graph.onnx").graph
+    weights = [
+        numpy_helper.to_array(w) for w in graph.initializer if w.data_type == TensorProto.INT8 and len(w.dims) == 4
+    ]
+    assert weights
+    assert max(abs(weight.astype(int)).max() for weight in weights) <= 64  # what --reduced-range asks for
+    refused(rir("build-engine", made.onnx, "--fp16", "--reduced-range", "-o", tmp_path / "f"), 2, "--int8")
+
+
+def test_one_image_is_one_image_and_none_was_held_back(made: Made, rir: Runner, tmp_path: Path) -> None:
+    ran = rir("quantize", made.onnx, "-o", tmp_path / "q.onnx", "--samples", "2", "--method", "auto")
+    assert ran.code == 0, ran.err
+    assert "calibrated on 2 images, " in ran.out
+    assert "dB on the same images" in ran.out
+    assert "held-back" not in ran.out
+    ran = rir("quantize", made.onnx, "-o", tmp_path / "r.onnx", "--samples", "32", "--method", "auto")
+    assert "dB on held-back images" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("flavour", "flags", "halves"),
+    [("tensorrt", (), True), ("cpu", (), False), ("tensorrt", ("--rest", "fp32"), False)],
+)
+def test_the_rest_is_what_an_engine_would_have(
+    flavour: str, flags: tuple[str, ...], halves: bool, made: Made, rir: Runner, tmp_path: Path
+) -> None:
+    quantize = (
+        "quantize",
+        made.onnx,
+        "-o",
+        tmp_path / "q.onnx",
+        "--qdq",
+        flavour,
+        "--samples",
+        "32",
+        "--method",
+        "minmax",
+    )
+    assert rir(*quantize, *flags).code == 0
+    graph = onnx.load(tmp_path / "q.onnx").graph
+    scales = {node.input[1] for node in graph.node if node.op_type == "QuantizeLinear"}
+    kinds = {w.data_type for w in graph.initializer if w.name in scales}
+    assert kinds == {TensorProto.FLOAT16 if halves else TensorProto.FLOAT}
+
+
+def test_a_table_of_another_rest_says_what_it_was_made_for(made: Made, rir: Runner, tmp_path: Path) -> None:
+    table = tmp_path / "r.json"
+    quantize = ("quantize", made.onnx, "--samples", "32", "--method", "minmax", "--save-ranges", table)
+    assert rir(*quantize, "-o", tmp_path / "q.onnx", "--rest", "fp32").code == 0
+    again = ("quantize", made.onnx, "--ranges", table, "-o", tmp_path / "r.onnx")
+    refused(rir(*again), 5, "made for --rest fp32", "--rest fp16 was asked for", "or calibrate again")
+    refused(rir(*again, "--qdq", "cpu"), 5, "made for --qdq tensorrt", "--qdq cpu was asked for")
+    assert rir(*again, "--rest", "fp32").code == 0

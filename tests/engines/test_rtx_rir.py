@@ -44,18 +44,22 @@ def forms(made: Made, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
 
 @pytest.fixture(
     scope="module",
-    params=[(form, one) for form in ("traced", "folded") for one in ("fp32", "fp16", "int8")],
+    params=[(form, one) for form in ("traced", "folded") for one in ("fp32", "fp16", "int8", "int8-rest-fp32")],
     ids="-".join,
 )
 def rir_graph(request: pytest.FixtureRequest, forms: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Rir:
     form, precision = request.param
-    if precision != "int8":
+    if not precision.startswith("int8"):
         model = load_onnx(forms[form])
         return Rir(model if precision == "fp32" else to_fp16(model).model, precision)
     quantised = tmp_path_factory.mktemp("int8") / "int8.onnx"
     command = ["quantize", str(forms[form]), "-o", str(quantised), "--qdq", "tensorrt", "--samples", "16"]
-    assert run_command(cli, command) == 0
-    return Rir(load_onnx(quantised), precision)
+    rest = ["--rest", "fp32"] if precision == "int8-rest-fp32" else []  # by default it is FP16, as in an engine
+    assert run_command(cli, [*command, *rest]) == 0
+    model = load_onnx(quantised)
+    kinds = {node.inputs[1].dtype for node in model.graph if node.op_type == "QuantizeLinear"}  # type: ignore[union-attr]
+    assert kinds == {ir.DataType.FLOAT if rest else ir.DataType.FLOAT16}
+    return Rir(model, "int8")
 
 
 def test_every_gpu_is_built_for_and_computes_in_the_precision_of_the_graph(rir_graph: Rir, tmp_path: Path) -> None:

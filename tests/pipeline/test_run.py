@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -13,9 +12,7 @@ from typing import Any
 import pytest
 
 from rir_deploy.artifacts import atomic_folder, sha256_file
-from rir_deploy.engines.base import Built
-from rir_deploy.errors import BackendError, InputError, UsageError
-from rir_deploy.pipeline.build import check_realized
+from rir_deploy.errors import InputError, UsageError
 from rir_deploy.pipeline.evaluation import SearchRequest
 from rir_deploy.pipeline.plan import BenchPlan, read_plan
 from rir_deploy.pipeline.run import run_plan
@@ -76,22 +73,6 @@ def test_the_record_names_every_file_with_its_parents(finished: tuple[Path, dict
 def test_the_record_names_no_path_of_its_folder(finished: tuple[Path, dict[str, Any]]) -> None:
     run, record = finished
     assert str(run) not in json.dumps(record)
-
-
-@pytest.mark.parametrize(("realized", "fine"), [({"u8": 6}, True), ({"f32": 6}, False), ({"f32": 1, "i8": 5}, True)])
-def test_int8_that_is_computed_in_float_is_no_int8_engine(realized: dict[str, int], fine: bool) -> None:
-    built = Built("engine.xml", "openvino", "1", realized={"conv": realized})
-    check_realized("fp32", built)
-    with contextlib.nullcontext() if fine else pytest.raises(BackendError, match="in integers"):
-        check_realized("int8", built)
-
-
-def test_fp16_that_tensorrt_computes_in_float_is_no_fp16_engine() -> None:
-    """CPUs store FP16 and compute in FP32, which is known and said; TensorRT is asked for it."""
-    for backend, fine in (("tensorrt", False), ("tensorrt-rtx", False), ("openvino", True)):
-        with contextlib.nullcontext() if fine else pytest.raises(BackendError, match=r"in FP16 here \(6 in f32\)"):
-            check_realized("fp16", Built("engine", backend, "1", realized={"conv": {"f32": 6}}))
-        check_realized("fp16", Built("engine", backend, "1", realized={"conv": {"f16": 5, "f32": 1}}))
 
 
 def test_a_second_call_does_nothing_again(

@@ -110,7 +110,7 @@ def test_malformed_files_are_refused(data: bytes) -> None:
 
 @pytest.mark.parametrize("other", [TENSORRT, replace(CPU, reduced_range=True), QuantizeOptions(rest="fp16")])
 def test_weights_of_other_options_are_refused(other: QuantizeOptions) -> None:
-    with pytest.raises(InputError, match=f"other options than flavour {other.flavour}.*calibrate again"):
+    with pytest.raises(InputError, match=r"made for (no )?--.* was asked for; .*calibrate again"):
         from_bytes(DATA, sha256(DATA), other)
     # What stays in float may differ: the weights are there for all layers.
     assert from_bytes(DATA, sha256(DATA), replace(CPU, keep=("conv",))).keys() == weights().keys()

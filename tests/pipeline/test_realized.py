@@ -1,0 +1,50 @@
+"""An engine is held to the precision of its graph, by what the runtime says that it computes."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+from rir_deploy.engines.base import Built
+from rir_deploy.errors import BackendError
+from rir_deploy.pipeline.realized import check_realized
+from rir_deploy.quantize import QuantizeOptions, quantize
+from tests.quantize.graphs import calibrate, writer
+
+
+@pytest.mark.parametrize(("realized", "fine"), [({"u8": 6}, True), ({"f32": 6}, False), ({"f32": 1, "i8": 5}, True)])
+def test_int8_that_is_computed_in_float_is_no_int8_engine(realized: dict[str, int], fine: bool) -> None:
+    built = Built("engine.xml", "openvino", "1", realized={"conv": realized})
+    check_realized("fp32", built)
+    with contextlib.nullcontext() if fine else pytest.raises(BackendError, match="in integers"):
+        check_realized("int8", built)
+
+
+def test_int8_that_is_mostly_computed_in_float_is_no_int8_engine() -> None:
+    """One integer convolution is not enough: what the graph quantises counts."""
+    w = writer()
+    x = w.input(3)
+    for _ in range(5):
+        x = w.relu(w.conv(x, 4))
+    plain = w.model(w.op("GlobalAveragePool", [x], 4))
+    graph = quantize(plain, calibrate(plain), QuantizeOptions("cpu")).model
+
+    def realized(**kinds: int) -> Built:
+        return Built("engine.xml", "openvino", "1", realized={"conv": kinds})
+
+    assert check_realized("int8", realized(u8=5), graph) is None
+    assert check_realized("int8", realized(u8=3), graph) is None  # a builder makes one convolution of two
+    assert "2 of 5 convolutions in float" in str(check_realized("int8", realized(u8=3, f32=2), graph))
+    with pytest.raises(BackendError, match=r"4 of 5 convolutions in float .*another backend"):
+        check_realized("int8", realized(u8=1, f32=4), graph)
+    kept = quantize(plain, calibrate(plain), QuantizeOptions("cpu", keep=("n2", "n4"))).model
+    assert check_realized("int8", realized(u8=3, f32=2), kept) is None
+
+
+def test_fp16_that_tensorrt_computes_in_float_is_no_fp16_engine() -> None:
+    """CPUs store FP16 and compute in FP32, which is known and said; TensorRT is asked for it."""
+    for backend, fine in (("tensorrt", False), ("tensorrt-rtx", False), ("openvino", True)):
+        with contextlib.nullcontext() if fine else pytest.raises(BackendError, match=r"in FP16 here \(6 in f32\)"):
+            check_realized("fp16", Built("engine", backend, "1", realized={"conv": {"f32": 6}}))
+        check_realized("fp16", Built("engine", backend, "1", realized={"conv": {"f16": 5, "f32": 1}}))
