@@ -18,6 +18,8 @@ OURS = (
     ("rir-deploy, CPU placement", GRAPHS, "--qdq cpu"),
     ("rir-deploy, TensorRT placement, plain min-max", FOLDED, f"--qdq tensorrt {PLAIN}"),
     ("rir-deploy, CPU placement, plain min-max", FOLDED, f"--qdq cpu {PLAIN}"),
+    ("rir-deploy, TensorRT placement, identity apart", FOLDED, "--qdq tensorrt --split-identity"),
+    ("rir-deploy, CPU placement, identity apart", FOLDED, "--qdq cpu --split-identity"),
     ("rir-deploy, 4-bit weights", FOLDED, "--qdq cpu --weight-bits 4"),
     ("rir-deploy, 3-bit weights", FOLDED, "--qdq cpu --weight-bits 3"),
 )
