@@ -37,7 +37,8 @@ def check_realized(precision: str, built: Built, model: ir.Model | None = None) 
     kind = "in integers" if precision == "int8" else "in FP16"
     if found == 0:
         raise BackendError(
-            f"{built.backend} computes no convolution of the {precision} graph {kind} here ({counts}); {_way_out(built)}"
+            f"{built.backend} computes no convolution of the {precision} graph {kind} here ({counts}); "
+            f"{_way_out(built)}"
         )
     # Not the number of those quantised less those found: a builder may make one convolution of two.
     lost = total - found - _float_convs(model) if model is not None and precision == "int8" else 0

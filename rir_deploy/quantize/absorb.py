@@ -85,10 +85,10 @@ def _product_and_bias(node: ir.Node) -> tuple[ir.Node, ir.Node, Floats] | None:
         or len(weight.const_value.shape) != 2
     ):
         return None
-    rows, array = weight.const_value.shape[1], _array(bias)
+    rows, array = weight.const_value.numpy().shape[1], _array(bias)
     if array.ndim > 2 or array.size not in (1, rows) or (array.ndim == 2 and array.shape[0] != 1):
         return None
-    return node, use.node, np.broadcast_to(array.ravel(), (int(rows),))
+    return node, use.node, np.broadcast_to(array.ravel(), (rows,))
 
 
 def _replace(graph: ir.Graph, layer: ir.Node, behind: ir.Node, op_type: str, inputs: list[ir.Value | None]) -> None:
