@@ -53,6 +53,12 @@ def load_onnx(path: Path) -> ir.Model:
     return model
 
 
+def external_locations(proto: onnx.ModelProto) -> set[str]:
+    """The files that a model keeps tensors in, beside its own, by the names that it gives them."""
+    external = (tensor for tensor in _tensors(proto) if tensor.data_location == onnx.TensorProto.EXTERNAL)
+    return {entry.value for tensor in external for entry in tensor.external_data if entry.key == "location"}
+
+
 def save_onnx(model: ir.Model, path: Path, *, force: bool) -> None:
     """Write a model beside ``path`` and rename it into place; weights over 1.9 GB go to ``<name>.data`` beside it."""
     size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
@@ -130,6 +136,8 @@ def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
                 graphs.extend(attribute.graphs)
                 yield from ([attribute.t] if attribute.HasField("t") else [])
                 yield from attribute.tensors
+                for sparse in [attribute.sparse_tensor, *attribute.sparse_tensors]:
+                    yield from (sparse.values, sparse.indices)
 
 
 def _check_external(tensor: onnx.TensorProto, path: Path) -> None:

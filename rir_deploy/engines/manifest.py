@@ -11,6 +11,7 @@ from typing import Any
 from rir_deploy.artifacts import sha256_file
 from rir_deploy.engines import BACKENDS
 from rir_deploy.engines.base import TensorSpec
+from rir_deploy.engines.parent_graph import contradiction
 from rir_deploy.errors import InputError
 
 MANIFEST_NAME = "manifest.json"
@@ -101,7 +102,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def check_engine(folder: Path, *, trust: bool = False) -> Manifest:
-    """Read a manifest and check that the files beside it are the ones it vouches for.
+    """Read a manifest and check that the files beside it are the ones it vouches for, and all that its graphs name.
 
     ``trust`` takes the files as they are; they still have to be in the folder.
 
@@ -113,7 +114,8 @@ def check_engine(folder: Path, *, trust: bool = False) -> Manifest:
         raise InputError(
             f"'{folder}' names the backend '{manifest.backend}', which there is not; {rebuild_hint(manifest)}"
         )
-    for record in (manifest.engine, manifest.graph, *manifest.extra, *([manifest.ranges] if manifest.ranges else [])):
+    records = (manifest.engine, manifest.graph, *manifest.extra, *([manifest.ranges] if manifest.ranges else []))
+    for record in records:
         path = folder / record.name
         if not _is_plain_file(path, record.name):
             raise InputError(
@@ -123,6 +125,12 @@ def check_engine(folder: Path, *, trust: bool = False) -> Manifest:
             raise InputError(
                 f"'{path}' is not the file that its manifest vouches for (sha256 differs); {rebuild_hint(manifest)}"
             )
+    # ONNX Runtime's engine is an ONNX file itself, and need not be the one it says it was built from.
+    graphs = {manifest.graph.name, *([manifest.engine.name] if manifest.backend.startswith("onnxruntime") else [])}
+    for name in () if trust else sorted(graphs):
+        reason = contradiction(folder / name, {record.name for record in records})
+        if reason is not None:
+            raise InputError(f"'{folder / name}' {reason}; {rebuild_hint(manifest)}")
     return manifest
 
 

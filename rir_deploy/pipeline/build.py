@@ -200,6 +200,8 @@ def _graph(request: BuildRequest, progress: Progress) -> tuple[ir.Model, dict[st
 def _manifest(request: BuildRequest, model: ir.Model, built: Built, parents: dict[str, str], folder: Path) -> Manifest:
     provenance = read_provenance(model)
     batch = request.batch
+    data = f"{GRAPH_NAME}.data"  # where `save_onnx` puts large weights
+    extra = (*built.extra_files, *([data] if (folder / data).exists() else []))
     return Manifest(
         backend=built.backend,
         backend_version=built.backend_version,
@@ -211,7 +213,7 @@ def _manifest(request: BuildRequest, model: ir.Model, built: Built, parents: dic
         parents=parents,
         recipe=None if provenance is None else provenance.recipe,
         batch=(batch.min, batch.opt, batch.max),
-        extra=tuple(record_file(folder / name) for name in built.extra_files),
+        extra=tuple(record_file(folder / name) for name in extra),
         ranges=record_file(folder / RANGES_NAME) if (folder / RANGES_NAME).exists() else None,
         targets=built.targets,
         gpu=built.gpu,

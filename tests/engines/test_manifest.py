@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx import helper
 
 from rir_deploy.engines.base import TensorSpec
 from rir_deploy.engines.manifest import (
@@ -24,9 +27,20 @@ COMMAND = "rir-deploy build-engine model.onnx -o engine --backend onnxruntime"
 def folder(tmp_path: Path) -> Path:
     """An engine folder that is in order."""
     (tmp_path / "engine.rtx").write_bytes(b"\x00native code\xff" * 100)
-    (tmp_path / "graph.onnx").write_bytes(b"graph" * 50)
+    onnx.save(graph_model(), tmp_path / "graph.onnx")
     write_manifest(tmp_path, manifest(tmp_path))
     return tmp_path
+
+
+def graph_model(*tensors: onnx.TensorProto) -> onnx.ModelProto:
+    """x -> DequantizeLinear(QuantizeLinear(x))."""
+    values = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2]) for name in "xy"]
+    scale = helper.make_tensor("scale", onnx.TensorProto.FLOAT, [], [0.5])
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale"], ["y"]),
+    ]
+    return helper.make_model(helper.make_graph(nodes, "graph", values[:1], values[1:], [scale, *tensors]))
 
 
 def manifest(folder: Path) -> Manifest:
@@ -157,3 +171,52 @@ def test_a_folder_without_a_manifest_is_no_engine(tmp_path: Path) -> None:
         check_engine(tmp_path)
     with pytest.raises(InputError):
         check_engine(tmp_path / "nowhere")
+
+
+def kept_in(*locations: str) -> onnx.TensorProto:
+    """A weight of one number outside of its file."""
+    tensor = onnx.TensorProto(name="w", data_type=onnx.TensorProto.FLOAT, dims=[1])
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for location in locations:
+        tensor.external_data.add(key="location", value=location)
+    return tensor
+
+
+@pytest.mark.parametrize("locations", [("ok.bin",), ("./graph.onnx",), ("engine.rtx", "ok.bin"), ("sub/../ok.bin",)])
+@pytest.mark.parametrize("where", ["weight", "constant", "subgraph", "sparse"])
+def test_weights_that_the_manifest_does_not_vouch_for_are_refused(
+    folder: Path, locations: tuple[str, ...], where: str
+) -> None:
+    (folder / "ok.bin").write_bytes(b"\0" * 4)
+    model, tensor = graph_model(), kept_in(*locations)
+    if where == "weight":
+        model = graph_model(tensor)
+    elif where == "constant":
+        model.graph.node.append(helper.make_node("Constant", [], ["c"], value=tensor))
+    elif where == "subgraph":
+        inner = helper.make_graph([helper.make_node("Constant", [], ["c"], value=tensor)], "inner", [], [])
+        model.graph.node.append(helper.make_node("If", ["x"], ["z"], then_branch=inner))
+    else:
+        model.graph.node.append(onnx.NodeProto(op_type="Constant", output=["c"]))
+        sparse = model.graph.node[-1].attribute.add(name="sparse_value", type=onnx.AttributeProto.SPARSE_TENSOR)
+        sparse.sparse_tensor.values.CopyFrom(tensor)
+    onnx.save(model, folder / "graph.onnx")
+    write_manifest(folder, manifest(folder))
+    with pytest.raises(InputError, match=f"keeps weights in .* does not vouch for; rebuild it with: {COMMAND}"):
+        check_engine(folder)
+    assert check_engine(folder, trust=True) == manifest(folder)
+
+
+def test_weights_that_the_manifest_vouches_for_are_taken(folder: Path) -> None:
+    (folder / "ok.bin").write_bytes(b"\0" * 4)
+    onnx.save(graph_model(kept_in("ok.bin")), folder / "graph.onnx")
+    write_manifest(folder, replace(manifest(folder), extra=(record_file(folder / "ok.bin"),)))
+    check_engine(folder)
+
+
+def test_the_engine_of_onnx_runtime_is_held_to_the_same(folder: Path) -> None:
+    (folder / "ok.bin").write_bytes(b"\0" * 4)
+    onnx.save(graph_model(kept_in("ok.bin")), folder / "engine.rtx")
+    write_manifest(folder, replace(manifest(folder), backend="onnxruntime"))
+    with pytest.raises(InputError, match=r"engine\.rtx' keeps weights in 'ok\.bin'"):
+        check_engine(folder)
