@@ -36,6 +36,8 @@ def read_array(path: Path, dtype: np.dtype[np.generic], rank: int) -> NDArray[np
     data = stream.getbuffer()[stream.tell() :]
     if version != (1, 0) or column_major or found != dtype or len(shape) != rank:
         raise InputError(f"'{path.name}' holds {found} of shape {shape}, not {dtype} of {rank} dimensions")
+    if not all(type(size) is int and size > 0 for size in shape):  # the header may say anything that is Python
+        raise InputError(f"'{path.name}' has no shape that an array can have: {shape}")
     if math.prod(shape) * dtype.itemsize != len(data):
         raise InputError(f"the size of '{path.name}' is not that of its shape {shape}")
     return np.frombuffer(data, dtype).reshape(shape)

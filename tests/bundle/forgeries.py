@@ -195,3 +195,21 @@ INDEX_FORGERIES: dict[Change, str] = {
     deeply_nested: "malformed|format",
     not_text: "not text",
 }
+
+
+def with_answers_of_shape(shape: str, size_bytes: int) -> Change:
+    """Answers whose header gives a shape of its own."""
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    data = b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header.encode() + bytes(size_bytes)
+
+    def change(forged: Forgery) -> None:
+        forged.files["golden/fp32.npy"] = data
+
+    return change
+
+
+# A header of an array is Python, and what multiplies to the right size need be no shape.
+ARRAY_FORGERIES: dict[str, Change] = {
+    shape: with_answers_of_shape(shape, size_bytes)
+    for shape, size_bytes in {"(-2, -3)": 24, "(True, 3)": 12, "(2, True)": 8, f"(0, {10**30})": 0}.items()
+}

@@ -24,7 +24,7 @@ from rir_deploy.bundle import Bundle, open_bundle
 from rir_deploy.bundle.golden import IMAGES, OUTPUTS, read_array, write_array
 from rir_deploy.errors import InputError, UsageError
 from tests.bundle.forge import INDEX, Forgery, member, tiny_bundle
-from tests.bundle.forgeries import INDEX_FORGERIES, NAMES, ZIP_FORGERIES, Change
+from tests.bundle.forgeries import ARRAY_FORGERIES, INDEX_FORGERIES, NAMES, ZIP_FORGERIES, Change
 
 
 @pytest.fixture(scope="module")
@@ -233,6 +233,14 @@ def test_golden_images_are_read_without_trust(data: bytes, forged_and_opened: Ca
     bundle = forged_and_opened("golden/images.npy", data)
     with pytest.raises(InputError):
         bundle.images()
+
+
+@pytest.mark.parametrize("shape", ARRAY_FORGERIES)
+def test_a_shape_that_no_array_has(shape: str, tiny: Path, place: Path) -> None:
+    forged = Forgery.of(tiny).relist()
+    ARRAY_FORGERIES[shape](forged)
+    with open_bundle(forged.write(place / "shaped.zip")) as bundle, pytest.raises(InputError, match="no shape that"):
+        bundle.outputs(bundle.index.reference)
 
 
 def test_answers_must_be_one_an_image(forged_and_opened: Callable[[str, bytes], Bundle]) -> None:
