@@ -153,6 +153,11 @@ def build_engine(request: BuildRequest, output: Path, *, force: bool, progress: 
     return EngineBuilt(output, manifest, lowered, built_in, time.perf_counter() - started, warnings)
 
 
+def changes_int8(request: BuildRequest) -> bool:
+    """Whether it says what INT8 leaves in float, or how large its weights may be."""
+    return bool(request.keep) or request.search is not None or request.reduced_range
+
+
 def _phases(name: str, progress: Progress) -> Progress:
     """A builder's own steps, under its name."""
     return lambda phase, done, total: progress(f"{name}: {phase}", done, total)
@@ -167,6 +172,11 @@ def _lower(model: ir.Model, request: BuildRequest, backend: str, progress: Progr
             raise UsageError(
                 f"'{request.source}' is {present} already and cannot become {request.precision}; "
                 "start from the FP32 model"
+            )
+        if request.calibration.is_given or changes_int8(request):
+            raise UsageError(
+                f"'{request.source}' is {present} already: leave out what says how to make it so (calibration, --keep, "
+                "--max-drop, --reduced-range), or start from the FP32 model"
             )
         return Lowered(model, present)
     recipe = None if provenance is None or provenance.recipe is None else Recipe.from_dict(provenance.recipe)

@@ -8,7 +8,7 @@ from pathlib import Path
 from rir_deploy.bundle import open_bundle
 from rir_deploy.errors import UsageError
 from rir_deploy.pipeline import build
-from rir_deploy.pipeline.build import BuildRequest, EngineBuilt, choose_backend
+from rir_deploy.pipeline.build import BuildRequest, EngineBuilt, changes_int8, choose_backend
 from rir_deploy.pipeline.lower import FLAVOURS
 from rir_deploy.pipeline.progress import Progress, silent
 from rir_deploy.pipeline.sides import kind_of
@@ -33,8 +33,8 @@ def build_engine(request: BuildRequest, output: Path, *, force: bool, progress: 
 
 
 def _check(request: BuildRequest) -> None:
-    if request.calibration.is_given or request.keep or request.factory is not None:
+    if request.calibration.is_given or changes_int8(request) or request.factory is not None:
         raise UsageError(
             f"the graphs of the bundle '{request.source}' are quantised already: leave out --data, --ranges, "
-            "--samples, --method, --percentile, --keep and --model"
+            "--samples, --method, --percentile, --keep, --max-drop, --reduced-range and --model"
         )

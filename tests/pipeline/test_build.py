@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from rir_deploy.engines.loading import load_engine
 from rir_deploy.engines.manifest import check_engine
-from rir_deploy.errors import InputError
+from rir_deploy.errors import InputError, UsageError
 from rir_deploy.onnx_file import save_onnx
+from rir_deploy.pipeline import build_bundled
 from rir_deploy.pipeline.build import BuildRequest, build_engine
-from tests.engines.graphs import classifier
+from rir_deploy.pipeline.calibrate import CalibrationRequest
+from rir_deploy.pipeline.evaluation import SearchRequest
+from tests.engines.graphs import classifier, quantised
 
 pytest.importorskip("onnxruntime")
 
@@ -39,3 +43,27 @@ def test_weights_beside_the_graph_are_in_the_manifest(
     (engine / "graph.onnx.data").write_bytes(data)
     with pytest.raises(InputError, match=r"graph\.onnx\.data' is not the file"):
         check_engine(engine)
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "calibration": {"calibration": CalibrationRequest(samples=7)},
+    "keep": {"keep": ("n1",)},
+    "search": {"search": SearchRequest(0.5, "digits")},
+    "reduced range": {"reduced_range": True},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("suffix", [".onnx", ".zip"])
+def test_what_would_change_a_graph_that_is_int8_already_is_refused(
+    options: dict[str, Any], suffix: str, tmp_path: Path
+) -> None:
+    source = tmp_path / f"int8{suffix}"
+    if suffix == ".onnx":
+        save_onnx(quantised(), source, force=False)
+    else:
+        source.touch()  # it is refused before the bundle is opened
+    request = BuildRequest(source, "onnxruntime", "int8", **options)
+    with pytest.raises(UsageError, match="already: leave out"):
+        build_bundled.build_engine(request, tmp_path / "engine", force=False)
+    assert not (tmp_path / "engine").exists()
