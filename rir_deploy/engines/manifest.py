@@ -102,7 +102,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def check_engine(folder: Path, *, trust: bool = False) -> Manifest:
-    """Read a manifest and check that the files beside it are the ones it vouches for, and all that its graphs name.
+    """Read a manifest and check that the files beside it are the ones it vouches for, and its graphs what it says.
 
     ``trust`` takes the files as they are; they still have to be in the folder.
 
@@ -128,7 +128,7 @@ def check_engine(folder: Path, *, trust: bool = False) -> Manifest:
     # ONNX Runtime's engine is an ONNX file itself, and need not be the one it says it was built from.
     graphs = {manifest.graph.name, *([manifest.engine.name] if manifest.backend.startswith("onnxruntime") else [])}
     for name in () if trust else sorted(graphs):
-        reason = contradiction(folder / name, {record.name for record in records})
+        reason = contradiction(folder / name, {record.name for record in records}, manifest.precision)
         if reason is not None:
             raise InputError(f"'{folder / name}' {reason}; {rebuild_hint(manifest)}")
     return manifest

@@ -161,8 +161,6 @@ def _static_batch(session: Session) -> tuple[int, int] | None:
 
 def _engine_side(folder: Path, threads: int | None, simulate: bool, trust: bool) -> Side:
     manifest = check_engine(folder, trust=trust)
-    if not trust:
-        _check_precision(folder, manifest)
     if simulate and runnable(manifest.backend, manifest.targets) is not None:
         return _simulated_side(folder, manifest, threads)
     session = load_engine(folder, manifest, threads, trust=trust)
@@ -191,16 +189,6 @@ def runnable(backend: str, targets: tuple[str, ...]) -> str | None:
     if isinstance(gpu, Gpu) and not serves(targets, gpu):
         return f"built for {', '.join(targets)}, and this GPU is {gpu.target}"
     return None
-
-
-def _check_precision(folder: Path, manifest: Manifest) -> None:
-    """The gate goes by the precision, so the manifest's must be the graph's own."""
-    provenance = read_provenance(load_onnx(folder / manifest.graph.name))
-    if provenance is not None and provenance.precision != manifest.precision:
-        raise InputError(
-            f"the manifest of '{folder}' says {manifest.precision} and its graph {provenance.precision}; "
-            "rebuild the engine"
-        )
 
 
 def _simulated_side(folder: Path, manifest: Manifest, threads: int | None) -> Side:

@@ -8,6 +8,7 @@ import onnx
 import pytest
 from onnx import helper
 
+from rir_deploy.artifacts import METADATA_KEY, Provenance
 from rir_deploy.engines.base import TensorSpec
 from rir_deploy.engines.manifest import (
     MANIFEST_NAME,
@@ -219,4 +220,67 @@ def test_the_engine_of_onnx_runtime_is_held_to_the_same(folder: Path) -> None:
     onnx.save(graph_model(kept_in("ok.bin")), folder / "engine.rtx")
     write_manifest(folder, replace(manifest(folder), backend="onnxruntime"))
     with pytest.raises(InputError, match=r"engine\.rtx' keeps weights in 'ok\.bin'"):
+        check_engine(folder)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int4", ""])
+def test_a_precision_that_is_not_the_graphs_is_refused(folder: Path, precision: str) -> None:
+    edit(folder, precision=precision)
+    with pytest.raises(InputError, match=f"graph.onnx' is 'int8', and its manifest says '{precision}'; rebuild it"):
+        check_engine(folder)
+    assert check_engine(folder, trust=True).precision == precision
+
+
+def with_convolution(data_type: int) -> onnx.ModelProto:
+    model = graph_model(onnx.TensorProto(name="w", data_type=data_type, dims=[1, 1, 1, 1], raw_data=b"\0\0\0\0"))
+    if data_type == onnx.TensorProto.FLOAT16:
+        model.graph.initializer[-1].raw_data = b"\0\0"
+    del model.graph.node[:]
+    model.graph.node.append(helper.make_node("Conv", ["x", "w"], ["y"]))
+    return model
+
+
+def says(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
+    record = Provenance(tool="rir-deploy 1", precision=precision)
+    model.metadata_props.add(key=METADATA_KEY, value=record.to_json())
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "precision", "found"),
+    [
+        (with_convolution(onnx.TensorProto.FLOAT), "fp16", "fp32"),
+        (with_convolution(onnx.TensorProto.FLOAT), "int8", "fp32"),
+        (with_convolution(onnx.TensorProto.FLOAT16), "fp32", "fp16"),
+        (says(with_convolution(onnx.TensorProto.FLOAT), "int8"), "int8", "fp32"),  # a looser gate, by its own word
+        (says(with_convolution(onnx.TensorProto.FLOAT), "fp32"), "int8", "fp32"),
+        (says(graph_model(), "fp32"), "int8", "fp32"),
+        (with_convolution(onnx.TensorProto.FLOAT), "fp32", None),
+        (with_convolution(onnx.TensorProto.FLOAT16), "fp16", None),
+        (says(graph_model(), "int8"), "int8", None),
+    ],
+)
+def test_the_precision_is_told_by_the_graph_and_by_what_it_says(
+    folder: Path, model: onnx.ModelProto, precision: str, found: str | None
+) -> None:
+    onnx.save(model, folder / "graph.onnx")
+    write_manifest(folder, replace(manifest(folder), precision=precision))
+    if found is None:
+        assert check_engine(folder).precision == precision
+        return
+    with pytest.raises(InputError, match=f"is '{found}', and its manifest says '{precision}'"):
+        check_engine(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]"])
+def test_a_graph_of_malformed_origin_or_none_at_all_is_refused(folder: Path, text: str) -> None:
+    model = graph_model()
+    model.metadata_props.add(key=METADATA_KEY, value=text)
+    onnx.save(model, folder / "graph.onnx")
+    write_manifest(folder, manifest(folder))
+    with pytest.raises(InputError, match=r"provenance record in the metadata is malformed.*rebuild it with: "):
+        check_engine(folder)
+    (folder / "graph.onnx").write_bytes(b"graph" * 50)
+    write_manifest(folder, manifest(folder))
+    with pytest.raises(InputError, match=r"is not a readable ONNX file; rebuild it with: "):
         check_engine(folder)
