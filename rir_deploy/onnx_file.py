@@ -24,7 +24,8 @@ def load_onnx(path: Path) -> ir.Model:
 
     Raises:
         UsageError: there is no such file.
-        InputError: truncated or malformed, external data outside its folder, NaN or infinite weights.
+        InputError: truncated or malformed, external data outside its folder, a compiled engine in it, NaN or infinite
+            weights.
     """
     try:
         proto = onnx.load(path, load_external_data=False)
@@ -40,6 +41,9 @@ def load_onnx(path: Path) -> ir.Model:
         raise InputError(f"'{path}' is not a valid ONNX model: its graph gives no output; export it again")
     for tensor in _tensors(proto):
         _check_external(tensor, path)
+    native = native_code(proto)
+    if native is not None:
+        raise InputError(f"'{path}': {native}: refused, since it runs native code; give the ONNX model itself")
     try:
         onnx.checker.check_model(str(path))
         model = ir.load(path)
@@ -57,6 +61,14 @@ def external_locations(proto: onnx.ModelProto) -> set[str]:
     """The files that a model keeps tensors in, beside its own, by the names that it gives them."""
     external = (tensor for tensor in _tensors(proto) if tensor.data_location == onnx.TensorProto.EXTERNAL)
     return {entry.value for tensor in external for entry in tensor.external_data if entry.key == "location"}
+
+
+def native_code(proto: onnx.ModelProto) -> str | None:
+    """The node that brings an engine of another runtime, which would be run unseen; None where there is none."""
+    for part in _parts(proto):
+        if isinstance(part, onnx.NodeProto) and part.op_type == "EPContext":
+            return f"the node '{part.name:.80}' (EPContext) brings a compiled engine"
+    return None
 
 
 def save_onnx(model: ir.Model, path: Path, *, force: bool) -> None:
@@ -120,24 +132,34 @@ def _not_valid(path: Path, error: Exception) -> InputError:
     return InputError(f"'{path}' is not a valid ONNX model: {reason[:200]}; export it again")
 
 
+def _parts(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto | onnx.NodeProto]:
+    """Every graph and node, those in functions and in attributes as well."""
+    parts: list[onnx.GraphProto | onnx.NodeProto] = [proto.graph]
+    parts.extend(node for function in proto.functions for node in function.node)
+    while parts:
+        part = parts.pop()
+        yield part
+        if isinstance(part, onnx.GraphProto):
+            parts.extend(part.node)
+            continue
+        for attribute in part.attribute:
+            parts.extend([attribute.g] if attribute.HasField("g") else [])
+            parts.extend(attribute.graphs)
+
+
 def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    graphs = [proto.graph]
-    nodes = [node for function in proto.functions for node in function.node]
-    while graphs or nodes:
-        if graphs:
-            graph = graphs.pop()
-            yield from graph.initializer
-            for sparse in graph.sparse_initializer:
-                yield from (sparse.values, sparse.indices)
-            nodes.extend(graph.node)
+    for part in _parts(proto):
+        if isinstance(part, onnx.GraphProto):
+            yield from part.initializer
+            sparse = list(part.sparse_initializer)
         else:
-            for attribute in nodes.pop().attribute:
-                graphs.extend([attribute.g] if attribute.HasField("g") else [])
-                graphs.extend(attribute.graphs)
+            sparse = []
+            for attribute in part.attribute:
                 yield from ([attribute.t] if attribute.HasField("t") else [])
                 yield from attribute.tensors
-                for sparse in [attribute.sparse_tensor, *attribute.sparse_tensors]:
-                    yield from (sparse.values, sparse.indices)
+                sparse.extend([attribute.sparse_tensor, *attribute.sparse_tensors])
+        for tensor in sparse:
+            yield from (tensor.values, tensor.indices)
 
 
 def _check_external(tensor: onnx.TensorProto, path: Path) -> None:

@@ -140,6 +140,25 @@ def test_large_weights_go_beside_the_file_and_come_back(tmp_path: Path, monkeypa
     assert graph_sha256(loaded) == graph_sha256(model())
 
 
+@pytest.mark.parametrize("place", ["graph", "subgraph", "function"])
+@pytest.mark.parametrize("domain", ["com.microsoft", "", "another"])
+def test_an_engine_in_an_onnx_file_is_refused(place: str, domain: str, tmp_path: Path) -> None:
+    """ONNX Runtime's providers run what such a node holds, or what lies beside the file."""
+    node = onnx.helper.make_node("EPContext", ["x"], ["z"], name="ep", domain=domain, ep_cache_context="ep.engine")
+    proto = ir.to_proto(model())
+    if place == "graph":
+        proto.graph.node.append(node)
+    elif place == "subgraph":
+        inner = onnx.helper.make_graph([node], "inner", [], [])
+        proto.graph.node.append(onnx.helper.make_node("If", ["x"], ["z"], then_branch=inner, else_branch=inner))
+    else:
+        opset = onnx.helper.make_opsetid("", 18)
+        proto.functions.append(onnx.helper.make_function("own", "f", ["x"], ["z"], [node], [opset]))
+    onnx.save(proto, tmp_path / "m.onnx")
+    with pytest.raises(InputError, match=r"the node 'ep' \(EPContext\) brings a compiled engine: refused"):
+        load_onnx(tmp_path / "m.onnx")
+
+
 def test_embedded_preprocessing_is_the_recipes_arithmetic() -> None:
     preprocessing = Preprocessing((4, 5), "RGB", (0.1, 0.5, 0.9), (0.2, 0.3, 0.4))
     embedded = embed_preprocessing(model(), preprocessing)

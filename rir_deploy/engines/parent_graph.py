@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from rir_deploy.engines.graph import graph_precision
 from rir_deploy.errors import InputError
-from rir_deploy.onnx_file import external_locations, read_provenance
+from rir_deploy.onnx_file import external_locations, native_code, read_provenance
 
 
 def contradiction(path: Path, names: Collection[str], precision: str) -> str | None:
@@ -23,6 +23,9 @@ def contradiction(path: Path, names: Collection[str], precision: str) -> str | N
         strays = external_locations(proto) - set(names)
         if strays:
             return f"keeps weights in {min(strays)!r:.200}, which its manifest does not vouch for"
+        native = native_code(proto)
+        if native is not None:
+            return f"is no plain graph: {native}"
         model = ir.from_proto(proto)
         provenance, found = read_provenance(model), graph_precision(model)
     except InputError as error:

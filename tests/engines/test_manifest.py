@@ -284,3 +284,12 @@ def test_a_graph_of_malformed_origin_or_none_at_all_is_refused(folder: Path, tex
     write_manifest(folder, manifest(folder))
     with pytest.raises(InputError, match=r"is not a readable ONNX file; rebuild it with: "):
         check_engine(folder)
+
+
+def test_a_graph_that_brings_an_engine_of_its_own_is_refused(folder: Path) -> None:
+    model = graph_model()
+    model.graph.node.append(helper.make_node("EPContext", ["x"], ["z"], name="ep", domain="com.microsoft"))
+    onnx.save(model, folder / "graph.onnx")
+    write_manifest(folder, manifest(folder))
+    with pytest.raises(InputError, match=r"node 'ep' \(EPContext\) brings a compiled engine; rebuild it with: "):
+        check_engine(folder)
