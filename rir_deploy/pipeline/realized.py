@@ -8,6 +8,7 @@ from rir_deploy.engines.base import Built
 from rir_deploy.errors import BackendError
 
 _INTEGERS = frozenset({"u8", "i8"})
+_UNKNOWN = "unknown"
 _ON_THE_WAY = frozenset({"Relu", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Transpose", "Cast"})
 
 
@@ -20,19 +21,23 @@ def check_realized(precision: str, built: Built, model: ir.Model | None = None) 
         model: what was built, whose convolutions between Q/DQ pairs should run on integers.
 
     Returns:
-        What to warn of where some of them do not.
+        What to warn of where some of them do not, or where the runtime does not tell.
 
     Raises:
         BackendError: none of the convolutions of an INT8 or FP16 graph is computed in that, or in INT8 fewer than are
-            computed in float against the graph.
+            computed in float against the graph; or it does not tell, of an INT8 engine that is for Turing too.
     """
     wanted = {"int8": _INTEGERS, "fp16": frozenset({"f16"})}.get(precision)
     if wanted is None or (precision == "fp16" and not built.backend.startswith("tensorrt")):
         return None
-    kinds = built.realized.get("conv")
-    if not isinstance(kinds, dict) or not kinds:
+    if model is not None and not any(node.op_type == "Conv" for node in model.graph):
         return None
+    told = built.realized.get("conv")
+    told = told if isinstance(told, dict) else {}
+    kinds = {kind: count for kind, count in told.items() if kind != _UNKNOWN}
     found, total = sum(kinds.get(kind, 0) for kind in wanted), sum(kinds.values())
+    if not kinds or (found == 0 and told.get(_UNKNOWN)):
+        return _unread(precision, built)
     counts = ", ".join(f"{count} in {kind}" for kind, count in kinds.items())
     kind = "in integers" if precision == "int8" else "in FP16"
     if found == 0:
@@ -48,6 +53,13 @@ def check_realized(precision: str, built: Built, model: ir.Model | None = None) 
     if lost > found:
         raise BackendError(f"{said}; {_way_out(built)}")
     return said
+
+
+def _unread(precision: str, built: Built) -> str:
+    said = f"what {built.backend} computes the convolutions of the {precision} graph in could not be read"
+    if precision == "int8" and "sm75" in built.targets:
+        raise BackendError(f"{said}, and for Turing it is float; {_way_out(built)}")
+    return f"{said}: compare its speed with FP32's"
 
 
 def _float_convs(model: ir.Model) -> int:

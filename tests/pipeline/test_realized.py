@@ -48,3 +48,31 @@ def test_fp16_that_tensorrt_computes_in_float_is_no_fp16_engine() -> None:
         with contextlib.nullcontext() if fine else pytest.raises(BackendError, match=r"in FP16 here \(6 in f32\)"):
             check_realized("fp16", Built("engine", backend, "1", realized={"conv": {"f32": 6}}))
         check_realized("fp16", Built("engine", backend, "1", realized={"conv": {"f16": 5, "f32": 1}}))
+
+
+@pytest.mark.parametrize("realized", [{}, {"conv": {}}, {"conv": None}, {"conv": {"unknown": 6}}])
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+def test_a_precision_that_could_not_be_read_is_said(realized: dict[str, object], precision: str) -> None:
+    """Neither taken for right nor for wrong: an inspector whose words are new says nothing of the engine."""
+    built = Built("engine.trt", "tensorrt", "1", ("sm87",), realized=realized)
+    assert "could not be read" in str(check_realized(precision, built))
+    assert check_realized("fp32", built) is None
+    turing = Built("engine.rtx", "tensorrt-rtx", "1", ("sm75", "sm89"), realized=realized)
+    with contextlib.nullcontext() if precision == "fp16" else pytest.raises(BackendError, match="build for sm75 on"):
+        assert "could not be read" in str(check_realized(precision, turing))
+
+
+def test_what_was_read_counts_and_the_rest_does_not() -> None:
+    def checked(**kinds: int) -> str | None:
+        return check_realized("int8", Built("engine.trt", "tensorrt", "1", realized={"conv": kinds}))
+
+    assert checked(i8=1, unknown=5) is None
+    assert "could not be read" in str(checked(f32=1, unknown=5))
+    with pytest.raises(BackendError, match="in integers"):
+        checked(f32=6)
+
+
+def test_a_graph_without_convolutions_has_none_to_read() -> None:
+    w = writer()
+    graph = w.model(w.relu(w.input(3)))
+    assert check_realized("int8", Built("engine.xml", "openvino", "1", realized={"conv": {}}), graph) is None
