@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rir_deploy.bundle import open_bundle
+from rir_deploy.engines.manifest import MANIFEST_NAME
 from rir_deploy.errors import UsageError
 from rir_deploy.pipeline import build
 from rir_deploy.pipeline.build import BuildRequest, EngineBuilt, changes_int8, choose_backend
@@ -18,9 +19,11 @@ def build_engine(request: BuildRequest, output: Path, *, force: bool, progress: 
     """As `build.build_engine`, whose source may also be a bundle.
 
     Raises:
-        UsageError: the bundle does not hold the graph of that precision, or what is asked for would change it.
+        UsageError: the bundle does not hold the graph of that precision, or what is asked for would change it; or what
+            ``force`` would replace is no engine.
         InputError, BackendError, GateError: as the stages do.
     """
+    _check_replaced(output)
     if kind_of(request.source) != "bundle":
         return build.build_engine(request, output, force=force, progress=progress)
     _check(request)
@@ -30,6 +33,17 @@ def build_engine(request: BuildRequest, output: Path, *, force: bool, progress: 
         graph = bundle.graph(precision, FLAVOURS.get(backend) if precision == "int8" else None)
         ready = replace(request, source=graph, backend=backend, precision=precision, fold=False)
         return build.build_engine(ready, output, force=force, progress=progress)
+
+
+def _check_replaced(output: Path) -> None:
+    """A whole folder goes where an engine is replaced: that has to be an engine's, or empty."""
+    try:
+        kept = output.exists() and not (output / MANIFEST_NAME).is_file()
+        kept = kept and not (output.is_dir() and next(output.iterdir(), None) is None)
+    except OSError as error:
+        raise UsageError(f"cannot write '{output}': {error.strerror}; choose another output") from error
+    if kept:
+        raise UsageError(f"'{output}' exists and is no engine, which --force does not replace; choose another output")
 
 
 def _check(request: BuildRequest) -> None:

@@ -140,7 +140,11 @@ def test_existing_output(made: Made, rir: Runner, tmp_path: Path) -> None:
     (engine / "keep").write_text("precious")
     refused(rir("build-engine", made.onnx, "-o", engine, "--backend", "onnxruntime"), 2, "--force")
     assert (engine / "keep").read_text() == "precious"
-    ran = rir("build-engine", made.onnx, "-o", engine, "--backend", "onnxruntime", "--force")
+    again = ("build-engine", made.onnx, "-o", engine, "--backend", "onnxruntime", "--force")
+    refused(rir(*again), 2, "is no engine")
+    assert (engine / "keep").read_text() == "precious"
+    (engine / "manifest.json").write_text("{}")
+    ran = rir(*again)
     assert ran.code == 0, ran.err
     assert not (engine / "keep").exists()
     untouched(tmp_path, "engine", "out.onnx")

@@ -67,3 +67,25 @@ def test_what_would_change_a_graph_that_is_int8_already_is_refused(
     with pytest.raises(UsageError, match="already: leave out"):
         build_bundled.build_engine(request, tmp_path / "engine", force=False)
     assert not (tmp_path / "engine").exists()
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("kept", ["folder", "file", "link"])
+def test_what_is_no_engine_is_not_replaced(source: Path, kept: str, force: bool, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "thesis.tex").write_text("precious")
+    output = {"folder": home, "file": home / "thesis.tex", "link": tmp_path / "link"}[kept]
+    if kept == "link":
+        output.symlink_to(home)
+    with pytest.raises(UsageError, match=r"is no engine.*choose another output"):
+        build_bundled.build_engine(BuildRequest(source, "onnxruntime"), output, force=force)
+    assert (home / "thesis.tex").read_text() == "precious"
+
+
+def test_an_empty_folder_and_an_engine_are_replaced(source: Path, tmp_path: Path) -> None:
+    engine = tmp_path / "engine"
+    engine.mkdir()
+    for command in ("first", "second"):
+        build_bundled.build_engine(BuildRequest(source, "onnxruntime", command=command), engine, force=True)
+        assert check_engine(engine).command == command
