@@ -54,12 +54,14 @@ class Comparison:
 
 @dataclass(frozen=True)
 class BaselineResult:
-    """The verdict; ``missing`` names the rows that had nothing to be compared with, and why."""
+    """The verdict; ``missing`` names the rows that the baseline lacks, ``lost`` those that it has and that did not run,
+    and why."""
 
     file: str
     max_regression: float
     comparisons: tuple[Comparison, ...]
     missing: tuple[str, ...]
+    lost: tuple[str, ...]
 
     @property
     def regressions(self) -> tuple[Comparison, ...]:
@@ -67,16 +69,17 @@ class BaselineResult:
 
     @property
     def passed(self) -> bool:
-        return not self.regressions
+        return not self.regressions and not self.lost
 
     @property
     def failures(self) -> list[str]:
-        return [
+        slower = [
             f"{one.engine} at batch {one.batch}{'' if one.mode == SYNCHRONOUS else f', {one.mode},'} takes "
             f"{one.now_ms:.3f} ms, {one.change:.1%} more than "
             f"{one.baseline_ms:.3f} ms (allowed: {self.max_regression:.1%})"
             for one in self.regressions
         ]
+        return [*slower, *(f"{one}, which the baseline has" for one in self.lost)]
 
     def to_dict(self) -> dict[str, object]:
         return {
@@ -86,6 +89,7 @@ class BaselineResult:
             "comparisons": [asdict(one) for one in self.comparisons],
             "regressions": [asdict(one) for one in self.regressions],
             "missing": list(self.missing),
+            "lost": list(self.lost),
         }
 
 
@@ -141,19 +145,22 @@ def check_common(rows: Sequence[BenchRow], baseline: Baseline) -> None:
 
 
 def compare(rows: Sequence[BenchRow], baseline: Baseline, max_regression: float) -> BaselineResult:
-    """Judge every row that ran by the baseline; ``max_regression`` is a share (0.05 for 5 %).
+    """Judge every row by the baseline; ``max_regression`` is a share (0.05 for 5 %).
 
     Raises:
-        BackendError: what the baseline has could not be run.
+        BackendError: nothing that the baseline has could be run.
     """
-    found, missing = [], []
+    found, missing, lost = [], [], []
     for row in rows:
         before = baseline.find(row)
-        if before is None or row.record is None:
-            missing.append(f"{row.label}: {'not in the baseline' if before is None else 'not run'}")
+        if before is None:
+            missing.append(f"{row.label}: not in the baseline")
+            continue
+        if row.record is None:
+            lost.append(f"{row.label}: not run: {row.reason}")
             continue
         after = row.record.cost_ms
         found.append(Comparison(row.engine, row.backend, row.batch, row.mode, before, after, after / before - 1))
     if not found:
-        raise BackendError(f"nothing to compare with the baseline '{baseline.file}' ran: {'; '.join(missing)}")
-    return BaselineResult(baseline.file, max_regression, tuple(found), tuple(missing))
+        raise BackendError(f"nothing to compare with the baseline '{baseline.file}' ran: {'; '.join(lost + missing)}")
+    return BaselineResult(baseline.file, max_regression, tuple(found), tuple(missing), tuple(lost))

@@ -100,7 +100,7 @@ def command(
     --mode throughput  --streams requests in flight: what a machine gets through in a second
 
     Each engine is timed in processes of its own, the runtime's own copies included, preprocessing not. With --baseline,
-    exit with 3 where a call takes longer by more than --max-regression.
+    exit with 3 where a call takes longer by more than --max-regression, or what it has timed does not run.
     """
     from rir_deploy.engines.gpu_options import GpuOptions
     from rir_deploy.pipeline.bench import BenchRequest, bench_files
@@ -154,5 +154,5 @@ def _export(benched: Benched, path: Path, force: bool) -> None:
 def _judge(gate: BaselineResult | None) -> int:
     if gate is None or gate.passed:
         return 0
-    click.echo(f"rir-deploy: slower than the baseline: {'; '.join(gate.failures)}", err=True)
+    click.echo(f"rir-deploy: worse than the baseline: {'; '.join(gate.failures)}", err=True)
     return GateError.exit_code

@@ -125,4 +125,6 @@ def _remarks(benched: Benched, names: dict[str, str]) -> list[str]:
 def _gate_lines(gate: BaselineResult) -> list[str]:
     verdict = "passed" if gate.passed else "FAILED"
     counts = f"{len(gate.comparisons)} compared, {len(gate.regressions)} slower than allowed"
-    return [*(f"not compared: {one}" for one in gate.missing), f"baseline {verdict}: {counts}"]
+    if gate.lost:
+        counts += f", {len(gate.lost)} not run"
+    return [*(f"not compared: {one}" for one in (*gate.lost, *gate.missing)), f"baseline {verdict}: {counts}"]

@@ -34,13 +34,25 @@ def test_a_median_at_the_limit_passes_and_one_over_it_does_not() -> None:
 
 
 def test_rows_without_a_partner_are_named() -> None:
-    result = compare([row("x", 4), row("gpu", None), row("new", 1), row("x", 4, batch=8)], baseline(x=4, gpu=1), 0.05)
+    rows = [row("x", 4), row("gpu", None), row("new", 1), row("x", 4, batch=8)]
+    result = compare(rows, baseline(x=4), 0.05)
     assert result.passed
+    assert result.lost == ()
     assert result.missing == (
-        "gpu (b) at batch 1: not run",
+        "gpu (b) at batch 1: not in the baseline",
         "new (b) at batch 1: not in the baseline",
         "x (b) at batch 8: not in the baseline",
     )
+
+
+def test_an_engine_of_the_baseline_that_does_not_run_fails_the_gate() -> None:
+    result = compare([row("x", 4), row("gpu", None)], baseline(x=4, gpu=1), 0.05)
+    assert result.regressions == result.missing == ()
+    assert result.lost == ("gpu (b) at batch 1: not run: no GPU",)
+    assert not result.passed
+    assert result.failures == ["gpu (b) at batch 1: not run: no GPU, which the baseline has"]
+    assert result.to_dict()["passed"] is False
+    assert result.to_dict()["lost"] == list(result.lost)
 
 
 def test_an_engine_that_moved_is_known_by_its_name_unless_two_have_it() -> None:
