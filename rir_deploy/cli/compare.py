@@ -15,7 +15,7 @@ from rir_deploy.errors import GateError, UsageError
 @click.option("--html", type=common.OutputPath(), metavar="FILE", help="Write it as one HTML page too.")
 @common.markdown_option
 @common.junit_option
-@click.option("--fail-if-worse", is_flag=True, help="Exit with 3 where a later run is worse at anything, or failed.")
+@click.option("--fail-if-worse", is_flag=True, help="Exit with 3 where a later run is worse, incomplete or failed.")
 @common.force_option
 @common.json_option
 def command(

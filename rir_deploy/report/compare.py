@@ -39,13 +39,19 @@ class Compared:
 
     @property
     def worse(self) -> tuple[str, ...]:
-        """What a later run is worse at than the first, a sentence each."""
-        return tuple(
+        """What a later run lacks or is worse at than the first, a sentence each."""
+        lacking = (sentence for index in range(len(self.runs)) for sentence in self.lacking(index).values())
+        figures = (
             f"{self.names[index]}: {one.engine}, {one.name} {one.words[index]} against {one.words[0]}"
             for one in self.measures
             for index, better in enumerate(one.better)
             if better == "first"
         )
+        return (*lacking, *figures)
+
+    def lacking(self, index: int) -> dict[str, str]:
+        """The engines of the first run that the run at ``index`` does not have, each with a sentence that says so."""
+        return _lacking(self.names, self.runs, index)
 
     @property
     def failed(self) -> tuple[str, ...]:
@@ -165,10 +171,17 @@ def _machine(run: Run) -> tuple[str, str, object]:
     return machine.cpu, ", ".join(machine.gpus), threads
 
 
+def _lacking(names: Sequence[str], runs: Sequence[Run], index: int) -> dict[str, str]:
+    own = {engine.name for engine in runs[index].engines}
+    missing = [engine.name for engine in runs[0].engines if engine.name not in own]
+    return {name: f"{names[index]} has no engine {name}, which {names[0]} has" for name in missing}
+
+
 def _notes(names: Sequence[str], runs: Sequence[Run]) -> Iterator[str]:
     """What differs from the first run."""
     first = runs[0]
-    for name, run in list(zip(names, runs, strict=True))[1:]:
+    for index, (name, run) in list(enumerate(zip(names, runs, strict=True)))[1:]:
+        yield from _lacking(names, runs, index).values()
         if run.model.sha256 != first.model.sha256:
             yield (
                 f"{name} is of another checkpoint ({run.model.checkpoint}, {text.short_hash(run.model.sha256)}): "

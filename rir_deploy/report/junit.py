@@ -51,12 +51,16 @@ def run_suites(run: Run) -> list[Suite]:
 
 
 def compared_suites(compared: Compared) -> list[Suite]:
-    """A suite for each later run: a case for each figure that both have, failed where it is worse."""
+    """A suite for each later run: a case for each engine that it lacks, which is a failure, and one for each figure that
+    both have, failed where it is worse.
+    """
     suites = []
     for index, name in enumerate(compared.names):
         if index:
             own = [one for one in compared.measures if one.values[0] is not None and one.values[index] is not None]
-            suites.append(Suite(f"{name} against {compared.names[0]}", tuple(_judged(one, index) for one in own)))
+            lacking = (Case(engine, failure=sentence) for engine, sentence in compared.lacking(index).items())
+            cases = (*lacking, *(_judged(one, index) for one in own))
+            suites.append(Suite(f"{name} against {compared.names[0]}", cases))
     return suites
 
 

@@ -107,6 +107,14 @@ def test_engines_that_one_run_lacks_have_no_verdict() -> None:
     assert [one.values[1] for one in found.measures if one.engine == "openvino-int8"] == [None] * 6
 
 
+def test_a_later_run_that_lacks_an_engine_is_worse() -> None:
+    found = compared(lambda run: run["engines"].pop(1), lambda run: None)
+    assert found.worse == ("run0 has no engine openvino-int8, which base has",)
+    assert found.notes == found.worse
+    new = compare_runs(list(zip(("old", "new"), (found.runs[1], found.runs[0]), strict=True)))
+    assert (new.worse, new.notes) == ((), ())
+
+
 @pytest.fixture
 def runs(tmp_path: Path) -> list[Path]:
     """Two folders; in the second an engine is 10 % slower and another smaller."""
@@ -138,6 +146,17 @@ def test_a_later_run_that_failed_is_worse(runs: list[Path], rir: Runner) -> None
     ran = rir("compare", *runs, "--fail-if-worse")
     assert ran.code == 3
     assert "new did not pass" in ran.err
+
+
+def test_an_engine_that_is_gone_fails_a_script(runs: list[Path], rir: Runner, tmp_path: Path) -> None:
+    run = sample()
+    del run["engines"][1]
+    (runs[1] / "run.json").write_text(json.dumps(run))
+    ran = rir("compare", *runs, "--fail-if-worse", "--junit", tmp_path / "c.xml")
+    assert ran.code == 3
+    assert "worse: new has no engine openvino-int8, which base has" in ran.err
+    assert '<failure message="new has no engine openvino-int8, which base has"' in (tmp_path / "c.xml").read_text()
+    assert rir("compare", *runs).code == 0
 
 
 def test_the_page_and_markdown(runs: list[Path], rir: Runner, tmp_path: Path) -> None:
