@@ -141,8 +141,8 @@ class _Batches:
     def __init__(self, views: Views, reference: Opened, candidate: Opened) -> None:
         total = len(views.reference)
         self._views = views
-        self._indices = spread(total, IMAGES)
         low = max(reference.side.batch[0], candidate.side.batch[0])
+        self._indices = spread(total, max(IMAGES, low))  # one batch at least
         high = min(reference.side.batch[1], candidate.side.batch[1])
         self._size = min(max(AT_ONCE, low), high, total)
         self.images = len(self._indices) // self._size * self._size  # whole batches only

@@ -96,13 +96,15 @@ class Verified:
         }
 
     def flips(self) -> list[dict[str, Any]]:
-        """Every flip, with the image's name and those of the classes."""
-        names, source = self.views.recipe.classes, self.views.reference.source
+        """Every flip, with the image's name and those of the classes; an output that is none is named by its number."""
+        names, source = dict(enumerate(self.views.recipe.classes)), self.views.reference.source
         return [
             {
                 **flip.to_dict(),
                 "name": source.describe(flip.image),
-                "classes": [None if one is None else names[one] for one in (flip.reference, flip.candidate)],
+                "classes": [
+                    None if one is None else names.get(one, str(one)) for one in (flip.reference, flip.candidate)
+                ],
             }
             for flip in self.result.accuracy.flips
         ]

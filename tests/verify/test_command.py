@@ -96,6 +96,17 @@ def test_an_engine_is_tried_at_the_sizes_it_is_built_for(made: Made, rir: Runner
     assert all(check["passed"] for check in ran.json["batches"])
 
 
+def test_layers_of_an_engine_whose_smallest_batch_is_large(made: Made, rir: Runner, tmp_path: Path) -> None:
+    """Larger than the images that are usually looked at: one batch is."""
+    engine = tmp_path / "engine"
+    build = ("build-engine", made.onnx, "-o", engine, "--backend", "onnxruntime", "--batch", "40,40,64")
+    assert rir(*build).code == 0
+    ran = rir("verify", made.checkpoint, engine, "--json", "--layers", "--batch", 45)
+    assert ran.code == 0, ran.err
+    assert ran.json["layers"]["images"] == 40
+    assert ran.json["layers"]["rows"]
+
+
 @pytest.mark.parametrize(
     ("batch", "optimum", "sizes"),
     [
@@ -160,6 +171,31 @@ def test_flips_are_written(made: Made, rir: Runner, tmp_path: Path) -> None:
     again = rir("verify", made.checkpoint, made.onnx, "--flips", tmp_path / "flips.json")
     assert again.code == 2
     assert "--force" in again.err
+
+
+def test_an_output_that_is_no_class_is_named_by_its_number(made: Made, rir: Runner, tmp_path: Path) -> None:
+    """Two outputs more than the recipe has classes; the candidate answers with the last of them."""
+    sides = {"reference": np.array([-1e3, -1e3]), "candidate": np.array([-1e3, 1e3])}
+    for name, values in sides.items():
+        model = onnx.load(made.onnx)
+        output = model.graph.output[0]
+        for node in model.graph.node:
+            node.output[:] = ["inner" if one == output.name else one for one in node.output]
+        width = output.type.tensor_type.shape.dim[1]
+        more = np.zeros((10, 12), np.float32), np.concatenate([np.zeros(10), values]).astype(np.float32)
+        more[0][:, :10] = np.eye(10)
+        for key, array in zip(("weight", "bias"), more, strict=True):
+            model.graph.initializer.append(onnx.numpy_helper.from_array(array, f"more_{key}"))
+        node = onnx.helper.make_node("Gemm", ["inner", "more_weight", "more_bias"], [output.name], name="more")
+        model.graph.node.append(node)
+        width.dim_value = 12
+        onnx.save(model, tmp_path / f"{name}.onnx")
+    paths = [tmp_path / f"{name}.onnx" for name in sides]
+    ran = rir("verify", *paths, "--flips", tmp_path / "flips.json")
+    assert ran.code == 3, ran.err
+    flips = json.loads((tmp_path / "flips.json").read_text())
+    assert {flip["classes"][1] for flip in flips} == {"11"}
+    assert len(flips) == 359
 
 
 def test_what_people_read(trained: Trained, rir: Runner) -> None:
