@@ -113,9 +113,9 @@ def find_sensitivity(
 
     def drop(nodes: tuple[str, ...]) -> float:
         pairs[nodes] = count_pairs(original, right(_keeping(model, tuned, options, nodes)))
-        return pairs[nodes].drop
+        return pairs[nodes].points
 
-    kept = fewest_kept(ranking, drop, evaluation.max_drop / 100.0)
+    kept = fewest_kept(ranking, drop, evaluation.max_drop)
     test = judge_drop(pairs[tuple(layer.node for layer in ranking[:kept])], evaluation.max_drop)
     return Sensitivity(tuple(ranking), kept, len(some.indices), test, evaluation.chosen_on)
 

@@ -51,8 +51,8 @@ def fewest_kept(ranking: Sequence[LayerDamage], drop: Callable[[tuple[str, ...]]
     where it does not.
 
     Args:
-        drop: loss of top-1, a fraction, with the named nodes kept.
-        max_drop: the largest loss allowed, a fraction.
+        drop: loss of top-1 in points, with the named nodes kept.
+        max_drop: the largest loss allowed, in points.
 
     Raises:
         GateError: not even all of them suffice.
@@ -66,8 +66,8 @@ def fewest_kept(ranking: Sequence[LayerDamage], drop: Callable[[tuple[str, ...]]
         least = drop(nodes[:high])
     if least > max_drop:
         raise GateError(
-            f"a drop of {100 * max_drop:.2f} points cannot be kept: with one layer of {len(nodes)} in INT8 it is "
-            f"{100 * least:.2f}; allow more or stay with FP16"
+            f"a drop of {max_drop:.2f} points cannot be kept: with one layer of {len(nodes)} in INT8 it is "
+            f"{least:.2f}; allow more or stay with FP16"
         )
     while high - low > 1:
         middle = (low + high) // 2

@@ -34,7 +34,7 @@ class Accuracy:
     @property
     def top1_drop(self) -> float | None:
         """In points of 100: positive where the candidate is worse."""
-        return None if self.pairs is None else 100.0 * self.pairs.drop
+        return None if self.pairs is None else self.pairs.points
 
 
 class AccuracyComparison:

@@ -48,6 +48,11 @@ class Pairs:
         """The drop of top-1 as a fraction, positive where the candidate is worse."""
         return (self.lost - self.gained) / self.images
 
+    @property
+    def points(self) -> float:
+        """The same in points of 100. Divided last: a drop of 0.7 points is the 0.7 of a bound, and not over it."""
+        return 100.0 * (self.lost - self.gained) / self.images
+
 
 @dataclass(frozen=True)
 class DropTest:
@@ -105,7 +110,7 @@ def judge_drop(pairs: Pairs, margin: float) -> DropTest:
     verdict: Verdict = "non-inferior" if high < margin else "inferior" if low > margin else "undecided"
     needed = images_needed(pairs, margin / 100.0) if verdict == "undecided" else None
     return DropTest(
-        pairs, 100.0 * pairs.drop, low, high, mcnemar(pairs), mcnemar(pairs, mid=True), margin, verdict, needed
+        pairs, pairs.points, low, high, mcnemar(pairs), mcnemar(pairs, mid=True), margin, verdict, needed
     )
 
 

@@ -40,6 +40,13 @@ def test_intervals_are_the_published_ones(
     assert tuple(round(bound, digits) for bound in drop_interval(Pairs(*counts), level)) == interval
 
 
+@pytest.mark.parametrize("lost", range(1, 1000, 7))
+def test_a_drop_of_as_many_points_as_the_bound_is_not_over_it(lost: int) -> None:
+    """7 of 1,000 images are the 0.7 points of a bound, to the last bit."""
+    assert Pairs(lost, 0, 1000).points == float(f"{lost // 10}.{lost % 10}")
+    assert judge_drop(Pairs(lost + 2, 2, 1010), 1.0).drop == pytest.approx(100 * lost / 1010)
+
+
 def test_mcnemar_is_the_published_one() -> None:
     """Fagerland, Lydersen and Laake 2013: 1 and 7 of 21 pairs, 6 and 16 of 161."""
     assert [round(mcnemar(Pairs(1, 7, 21), mid=mid), 4) for mid in (False, True)] == [0.0703, 0.0391]

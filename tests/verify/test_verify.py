@@ -109,6 +109,17 @@ def test_a_drop_of_top1_fails_even_where_agreement_would_do() -> None:
     assert not check(reference, candidate, "int8", labels)
 
 
+def test_a_drop_of_top1_exactly_at_the_bound_passes() -> None:
+    """7 of 200 lost are 3.5 points; 100 times 7 / 200 would be a bit over them."""
+    reference, gate = logits(200), Gate(0.0, 3.5, None)
+    labels = reference.argmax(1).astype(np.int64)
+    for lost, passes in ((7, True), (8, False)):
+        candidate = reference.copy()
+        candidate[:lost] = -candidate[:lost]
+        result = verify(batches(200, 7, labels), answering(reference), answering(candidate), gate)  # type: ignore[arg-type]
+        assert result.passed == passes
+
+
 def test_labels_beyond_the_outputs_are_refused() -> None:
     with pytest.raises(InputError, match="label 10"):
         check(logits(), logits(), labels=np.full(40, 10))
