@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -16,24 +16,57 @@ from rir_deploy.errors import BackendError, InputError
 
 # (engine, backend, batch size, mode)
 Key = tuple[str, str, int, str]
+# What a row says of how it was timed, each with its words.
+_HOW: dict[str, Callable[[Any], str]] = {
+    "threads": lambda count: f"on {count} threads",
+    "cuda_graph": lambda used: f"{'with' if used else 'without'} a CUDA graph",
+    "transfers": lambda timed: f"{'with' if timed else 'without'} the copies to and from the GPU",
+}
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """An earlier run's ms a call (`LatencyRecord.cost_ms`); ``cpu`` is its machine's, None where it does not say."""
+    """An earlier run's ms a call (`LatencyRecord.cost_ms`).
+
+    ``cpu`` is its machine's, None where it does not say; ``how`` holds what the rows say of threads, CUDA graphs and
+    copies.
+    """
 
     file: str
     costs_ms: dict[Key, float]
     cpu: str | None
+    how: Mapping[Key, Mapping[str, object]] = field(default_factory=dict)
 
     def find(self, row: BenchRow) -> float | None:
         """That of the same engine: by the path as given, or else by its last part where only one has it."""
-        exact = self.costs_ms.get((row.engine, row.backend, row.batch, row.mode))
-        if exact is not None:
+        key = self._key(row)
+        return None if key is None else self.costs_ms[key]
+
+    def _key(self, row: BenchRow) -> Key | None:
+        exact = (row.engine, row.backend, row.batch, row.mode)
+        if exact in self.costs_ms:
             return exact
-        wanted = (PurePath(row.engine).name, row.backend, row.batch, row.mode)
-        named = [ms for (engine, *rest), ms in self.costs_ms.items() if (PurePath(engine).name, *rest) == wanted]
+        name = PurePath(row.engine).name
+        named = [key for key in self.costs_ms if (PurePath(key[0]).name, *key[1:]) == (name, *exact[1:])]
         return named[0] if len(named) == 1 else None
+
+    def differences(self, rows: Sequence[BenchRow], cpu: str) -> list[str]:
+        """What was another way when it was measured than it is for ``rows`` on this ``cpu``, a sentence each."""
+        found = []
+        if self.cpu not in (None, cpu):
+            found.append(f"the baseline was measured on another machine ({self.cpu}, here {cpu}); make one here")
+        found += [sentence for row in rows for sentence in self._otherwise(row)]
+        return list(dict.fromkeys(found))
+
+    def _otherwise(self, row: BenchRow) -> Iterator[str]:
+        key = self._key(row)
+        before = {} if key is None else self.how.get(key, {})
+        for name, words in _HOW.items():
+            if name in before and name in row.details and before[name] != row.details[name]:
+                yield (
+                    f"the baseline was measured {words(before[name])}, and this is {words(row.details[name])}: "
+                    "the times cannot be compared; make one in the same way"
+                )
 
 
 @dataclass(frozen=True)
@@ -106,7 +139,9 @@ def read_baseline(path: Path) -> Baseline:
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"the baseline '{path}' is not readable JSON; write it with bench ... --json") from error
     try:
-        pairs = [_parse(row) for row in data["results"] if row.get("status", "ok") == "ok"]
+        ran = [row for row in data["results"] if row.get("status", "ok") == "ok"]
+        pairs = [_parse(row) for row in ran]
+        how = {key: {name: row[name] for name in _HOW if name in row} for (key, _), row in zip(pairs, ran, strict=True)}
         cpu = data.get("machine", {}).get("cpu")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
@@ -116,7 +151,7 @@ def read_baseline(path: Path) -> Baseline:
     if twice or not pairs:
         problem = f"holds '{twice[0][0]}' at batch {twice[0][2]} twice" if twice else "holds no engine that ran"
         raise InputError(f"the baseline '{path}' {problem}; write one that names each engine once")
-    return Baseline(str(path), dict(pairs), cpu if isinstance(cpu, str) else None)
+    return Baseline(str(path), dict(pairs), cpu if isinstance(cpu, str) else None, how)
 
 
 def _parse(row: Any) -> tuple[Key, float]:

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from rir_deploy.bench.baseline import Baseline, BaselineResult, check_common, compare, read_baseline
+from rir_deploy.bench.baseline import BaselineResult, check_common, compare, read_baseline
 from rir_deploy.bench.conditions import Conditions, Watch
 from rir_deploy.bench.doubts import conditions_doubts, machine_doubts
 from rir_deploy.bench.machine import Machine, load_average, own_cores, read_machine
@@ -130,9 +130,11 @@ def _bench(contenders: list[Contender], request: BenchRequest, progress: Progres
     ]
     gpu: dict[str, object] = {"cuda_graph": request.gpu.cuda_graph, "transfers": request.gpu.transfers}
     baseline = None if request.baseline is None else read_baseline(request.baseline)
+    notes = machine_doubts(machine, options.threads or 1, load_average())
     if baseline is not None:
-        check_common([row_of(trial, options, gpu) for trial in trials], baseline)
-    notes = _notes(machine, options.threads or 1, baseline)
+        planned = [row_of(trial, options, gpu) for trial in trials]
+        check_common(planned, baseline)
+        notes += baseline.differences(planned, machine.cpu)
     with Watch(own_cores()) as watch:
         _run_rounds(trials, request, options, progress)
     rows = tuple(row_of(trial, options, gpu) for trial in trials)
@@ -186,12 +188,3 @@ def _settings(options: BenchOptions) -> dict[str, object]:
         "seed": SEED,
         "process": "a fresh one for every engine, batch size, mode and round",
     }
-
-
-def _notes(machine: Machine, threads: int, baseline: Baseline | None) -> list[str]:
-    notes = machine_doubts(machine, threads, load_average())
-    if baseline is not None and baseline.cpu not in (None, machine.cpu):
-        notes.append(
-            f"the baseline was measured on another machine ({baseline.cpu}, here {machine.cpu}); make one here"
-        )
-    return notes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,26 @@ def test_each_mode_is_compared_with_itself(tmp_path: Path) -> None:
     assert result.failures == ["x at batch 8, pipelined, takes 2.500 ms, 25.0% more than 2.000 ms (allowed: 5.0%)"]
     with pytest.raises(InputError, match="nothing that is to be timed here"):
         check_common([pipelined("x", 2)], baseline(x=4))
+
+
+def test_what_was_timed_in_another_way_is_said(tmp_path: Path) -> None:
+    data: Any = document([("p/x", "b", 1, 4.5), ("y", "b", 1, 4.5), ("z", "b", 1, 4.5)], cpu="some CPU")
+    x, y, _ = data["results"]
+    x |= {"threads": 4, "cuda_graph": True, "transfers": True}
+    y |= {"threads": 4}
+    read = read_baseline(write(tmp_path / "old.json", data))
+    now = {"threads": 2, "cuda_graph": False, "transfers": True}
+    rows = [replace(row(name, 4), details=now) for name in ("x", "y", "z", "new")]
+    start, end = "the baseline was measured", "the times cannot be compared; make one in the same way"
+    assert read.differences(rows, "some CPU") == [
+        f"{start} on 4 threads, and this is on 2 threads: {end}",
+        f"{start} with a CUDA graph, and this is without a CUDA graph: {end}",
+    ]
+    same = [replace(rows[0], details=now | {"threads": 4, "cuda_graph": True, "transfers": False})]
+    assert read.differences(same, "another") == [
+        "the baseline was measured on another machine (some CPU, here another); make one here",
+        f"{start} with the copies to and from the GPU, and this is without the copies to and from the GPU: {end}",
+    ]
 
 
 def test_reading(tmp_path: Path) -> None:
