@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rir_deploy.bench.baseline import read_baseline
 from rir_deploy.bench.machine import read_machine
 from rir_deploy.bench.options import SYNCHRONOUS, BenchOptions
 from rir_deploy.bench.process import run_job
@@ -20,6 +19,7 @@ from rir_deploy.onnx_file import load_onnx
 from rir_deploy.pipeline.bench import BenchRequest, bench_files
 from rir_deploy.pipeline.bench_contenders import Contender, find_contenders
 from rir_deploy.pipeline.progress import Progress, silent
+from rir_deploy.pipeline.roofline_bench import read_medians
 from rir_deploy.pipeline.roofline_layers import GraphLayer, ImageShape, graph_layers
 from rir_deploy.pipeline.roofline_measure import (
     CPU_BACKENDS,
@@ -90,7 +90,8 @@ def roofline_files(request: RooflineRequest, progress: Progress = silent) -> Rec
 
     Raises:
         UsageError: an engine of a GPU's backend, a checkpoint, a batch size that an engine does not take.
-        InputError: an engine that its manifest does not vouch for, a bench that does not hold all of them.
+        InputError: an engine that its manifest does not vouch for, a bench that does not hold all of them or is of
+            another CPU or number of threads.
         BackendError: no CPU backend is here, or nothing could be timed.
     """
     machine = read_machine()
@@ -98,9 +99,10 @@ def roofline_files(request: RooflineRequest, progress: Progress = silent) -> Rec
     options = replace(request.options, threads=threads, modes=(SYNCHRONOUS,), streams=None)
     image = None if request.recipe is None else load_recipe(request.recipe).preprocessing.input_shape
     trials = _trials(request, image)
+    known = None if request.bench is None else _known(trials, request.bench, machine.cpu, threads)
     own = [(layer.work.precision, layer.shape.chained()) for one in trials for layer in one.layers if layer.shape]
     measured = measure_ceilings(machine_key(machine, threads), own, request.cache, request.measure, progress)
-    times = _times(trials, request, options, progress)
+    times = known or _times(trials, request, options, progress)
     rows = [_row(one, time, measured.ceilings, threads, image) for one, time in zip(trials, times, strict=True)]
     return _record(machine.to_dict(), threads, measured, rows, request.measure.seconds)
 
@@ -130,23 +132,23 @@ def _graph_of(contender: Contender) -> Path:
     return contender.path / GRAPH_NAME if contender.kind == "engine" else contender.path
 
 
+def _known(trials: Sequence[_Trial], bench: Path, cpu: str, threads: int) -> list[_Time]:
+    """What every trial took in a bench."""
+    how = {"threads": threads}
+    rows = [
+        BenchRow(one.contender.name, one.contender.backend, one.contender.precision, one.batch, None, details=how)
+        for one in trials
+    ]
+    return [_Time(median, None) for median in read_medians(bench, rows, cpu)]
+
+
 def _times(
     trials: Sequence[_Trial], request: RooflineRequest, options: BenchOptions, progress: Progress
 ) -> list[_Time]:
-    """What every trial takes, timed now or read from a bench."""
-    rows = [
-        BenchRow(one.contender.name, one.contender.backend, one.contender.precision, one.batch, None) for one in trials
-    ]
-    if request.bench is not None:
-        baseline = read_baseline(request.bench)
-        medians = [(row, baseline.find(row)) for row in rows]
-        for row, median in medians:
-            if median is None:
-                raise InputError(f"'{request.bench}' has no time of {row.engine} at batch {row.batch}; time it again")
-        return [_Time(median, None) for _, median in medians if median is not None]
+    """What every trial takes, timed now."""
     benched = bench_files(BenchRequest(request.engines, options, request.recipe), progress)
     found = {(row.engine, row.batch): row for row in benched.rows}
-    timed = [found[row.engine, row.batch] for row in rows]
+    timed = [found[one.contender.name, one.batch] for one in trials]
     for row in timed:
         if row.record is None:
             raise InputError(f"'{row.engine}' could not be timed: {row.reason}")

@@ -183,6 +183,30 @@ def test_the_command_with_the_times_of_a_bench(jobs: Jobs, engines: list[Path], 
     assert own == {(8, 8)}
 
 
+@pytest.mark.parametrize(
+    ("machine", "row", "words"),
+    [({"cpu": "Another 9"}, {}, "another machine (Another 9, here"), ({}, {"threads": 77}, "on 77 threads")],
+)
+def test_times_of_another_machine_or_other_threads_are_refused(
+    machine: dict[str, str],
+    row: dict[str, int],
+    words: str,
+    jobs: Jobs,
+    engines: list[Path],
+    tmp_path: Path,
+    rir: Runner,
+) -> None:
+    bench = bench_file(tmp_path / "bench.json", engines[0], 0.05)
+    data = json.loads(bench.read_text())
+    data["machine"] = machine
+    data["results"][0] |= row
+    bench.write_text(json.dumps(data))
+    ran = rir("roofline", engines[0], "--from", bench, "--threads", 1)
+    assert ran.code == InputError.exit_code
+    assert words in ran.err
+    assert jobs.asked == []  # before anything is measured
+
+
 def test_an_engine_that_is_faster_than_its_ceiling_is_flagged(
     jobs: Jobs, engines: list[Path], tmp_path: Path, rir: Runner
 ) -> None:
