@@ -14,7 +14,7 @@ from rir_deploy.bench.rows import BenchRow
 from rir_deploy.engines.base import GRAPH_NAME
 from rir_deploy.engines.manifest import check_engine
 from rir_deploy.engines.node_times import NodeTime
-from rir_deploy.errors import InputError, RirDeployError, UsageError
+from rir_deploy.errors import BackendError, InputError, RirDeployError, UsageError
 from rir_deploy.onnx_file import load_onnx
 from rir_deploy.pipeline.bench import BenchRequest, bench_files
 from rir_deploy.pipeline.bench_contenders import Contender, find_contenders
@@ -151,7 +151,7 @@ def _times(
     timed = [found[one.contender.name, one.batch] for one in trials]
     for row in timed:
         if row.record is None:
-            raise InputError(f"'{row.engine}' could not be timed: {row.reason}")
+            raise BackendError(f"'{row.engine}' could not be timed: {row.reason}")
     return [_Time(row.record.median_ms, row.record.min_ms) for row in timed if row.record is not None]
 
 
@@ -161,9 +161,10 @@ def _row(one: _Trial, time: _Time, ceilings: Ceilings, threads: int, image: Imag
     macs = sum(bound.work.macs for bound in bounds)
     times, notes = _profile(one, threads, image)
     share = ceiling_ms / time.median
-    if max(share, 0 if time.fastest is None else ceiling_ms / time.fastest) > MAX_SHARE:
+    largest = ceiling_ms / (time.fastest or time.median)
+    if largest > MAX_SHARE:
         notes.append(
-            f"it is faster than its ceiling ({share:.0%}): the machine was slower while that was measured; --no-cache"
+            f"it is faster than its ceiling ({largest:.0%}): the machine was slower while that was measured; --no-cache"
         )
     return {
         "engine": one.contender.name,

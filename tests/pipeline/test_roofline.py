@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,10 @@ import onnx_ir as ir
 import pytest
 
 from rir_deploy.bench.options import BenchOptions
+from rir_deploy.bench.rows import BenchRow
+from rir_deploy.bench.summary import LatencyRecord, summarize
 from rir_deploy.engines.node_times import NodeTime
-from rir_deploy.errors import InputError, UsageError
+from rir_deploy.errors import BackendError, InputError, UsageError
 from rir_deploy.fold import list_layers, measure_work
 from rir_deploy.pipeline import roofline, roofline_measure
 from rir_deploy.pipeline.roofline import RooflineRequest, roofline_files
@@ -22,6 +25,7 @@ from rir_deploy.pipeline.roofline_layers import graph_layers
 from rir_deploy.pipeline.roofline_measure import MeasureOptions
 from rir_deploy.pipeline.roofline_profile import assign_times
 from rir_deploy.roofline.shapes import Shape
+from tests.bench.records import samples
 from tests.conftest import Runner
 from tests.fold.graphs import Writer
 
@@ -214,6 +218,36 @@ def test_an_engine_that_is_faster_than_its_ceiling_is_flagged(
     ran = rir("roofline", engines[0], "--from", bench, "--json")
     assert ran.json["engines"][0]["share"] > 1
     assert "faster than its ceiling" in ran.json["engines"][0]["warnings"][0]
+
+
+def timed_as(record: LatencyRecord | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of the bench: one row, of ``record``."""
+
+    def bench(request: Any, _progress: object) -> Any:
+        row = BenchRow(str(request.engines[0]), "onnxruntime", "fp32", 1, record, "it died")
+        return SimpleNamespace(rows=[row])
+
+    monkeypatch.setattr(roofline, "bench_files", bench)
+
+
+def test_a_fastest_call_over_the_ceiling_is_flagged_with_its_own_share(
+    jobs: Jobs, engines: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    least = (8 * 3 * 9 * 64 + 4 * 8 * 64) / 2.0 / 1e6
+    timed_as(summarize([samples(least / 1.5, least * 2, least * 2)], 1), monkeypatch)
+    (row,) = roofline_files(RooflineRequest(tuple(engines), QUICK, measure=TINY))["engines"]
+    assert row["share"] == pytest.approx(0.5, abs=0.01)
+    assert row["warnings"] == [
+        "it is faster than its ceiling (150%): the machine was slower while that was measured; --no-cache"
+    ]
+
+
+def test_an_engine_that_could_not_be_timed_is_not_bad_input(
+    jobs: Jobs, engines: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed_as(None, monkeypatch)
+    with pytest.raises(BackendError, match="could not be timed: it died"):
+        roofline_files(RooflineRequest(tuple(engines), QUICK, measure=TINY))
 
 
 def test_a_machine_that_is_slower_than_it_was_is_flagged(
