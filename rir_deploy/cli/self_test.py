@@ -25,6 +25,8 @@ _BROUGHT = (
     "max_top1_drop",
     "batch",
     "margin",
+    "trust",
+    "layers",
     "flips",
     "force",
 )
@@ -52,7 +54,10 @@ def run_self_test(
     as_json: bool,
 ) -> int:
     from rir_deploy.pipeline.self_test import SelfTestRequest, self_test
+    from rir_deploy.pipeline.sides import kind_of
 
+    if candidate is not None and kind_of(candidate) == "bundle":
+        raise UsageError(f"a bundle is not held against another; test '{candidate}' by itself, or name an engine")
     if candidate is not None and names:
         raise UsageError("--engine chooses from the bundle, and a CANDIDATE is not in it; leave one out")
     with common.progress(as_json) as progress:
