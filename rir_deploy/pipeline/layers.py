@@ -107,8 +107,8 @@ def compare_layers(
     return LayerReport(rows, precision, batches.images, "")
 
 
-def open_graph(path: Path, side: Side, dataset: Dataset, factory: str | None) -> Opened:
-    """The graph of a side, in FP32 arithmetic that rounds to FP16 where it is FP16.
+def open_graph(path: Path, side: Side, dataset: Dataset, factory: str | None, *, trust: bool = False) -> Opened:
+    """The graph of a side, in FP32 arithmetic that rounds to FP16 where it is FP16; ``trust`` as an engine was opened.
 
     Raises:
         UsageError: a bundle, whose graphs are not at hand.
@@ -121,7 +121,7 @@ def open_graph(path: Path, side: Side, dataset: Dataset, factory: str | None) ->
         model = load_onnx(path)
     elif kind == "engine":
         folder = path if path.is_dir() else path.parent
-        model = load_onnx(folder / check_engine(folder).graph.name)
+        model = load_onnx(folder / check_engine(folder, trust=trust).graph.name)
     else:
         raise UsageError(f"'{path}' shows no layers; name a checkpoint, an ONNX file or an engine")
     return look_into(path, side, model, preprocessing)

@@ -154,8 +154,8 @@ def _first(preprocessing: list[str], divergence: LayerRow | None) -> dict[str, o
 def _layers(
     request: VerifyRequest, reference: Side, candidate: Side, views: Views, precision: str, progress: Progress
 ) -> LayerReport:
-    left = open_graph(request.reference, reference, views.reference, request.factory)
-    right = open_graph(request.candidate, candidate, views.candidate, request.factory)
+    left = open_graph(request.reference, reference, views.reference, request.factory, trust=request.trust)
+    right = open_graph(request.candidate, candidate, views.candidate, request.factory, trust=request.trust)
     return compare_layers(left, right, views, precision, progress)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import onnx
 import pytest
 
 from rir_deploy.artifacts import METADATA_KEY
+from rir_deploy.engines.manifest import MANIFEST_NAME
 from rir_deploy.errors import InputError
 from rir_deploy.pipeline.sides import Side
 from rir_deploy.pipeline.verify import batch_sizes
@@ -104,6 +106,20 @@ def test_layers_of_an_engine_whose_smallest_batch_is_large(made: Made, rir: Runn
     ran = rir("verify", made.checkpoint, engine, "--json", "--layers", "--batch", 45)
     assert ran.code == 0, ran.err
     assert ran.json["layers"]["images"] == 40
+    assert ran.json["layers"]["rows"]
+
+
+def test_layers_of_an_engine_that_is_trusted(made: Made, rir: Runner, tmp_path: Path) -> None:
+    """Its graph is not the file that the manifest vouches for, though it computes the same."""
+    engine = tmp_path / "engine"
+    shutil.copytree(made.engine, engine)
+    graph = engine / json.loads((engine / MANIFEST_NAME).read_text())["graph"]["name"]
+    model = onnx.load(graph)
+    model.doc_string = "touched"
+    onnx.save(model, graph)
+    assert rir("verify", made.checkpoint, engine, "--layers").code == InputError.exit_code
+    ran = rir("verify", made.checkpoint, engine, "--layers", "--trust", "--json")
+    assert ran.code == 0, ran.err
     assert ran.json["layers"]["rows"]
 
 
