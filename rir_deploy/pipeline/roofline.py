@@ -134,11 +134,8 @@ def _graph_of(contender: Contender) -> Path:
 
 def _known(trials: Sequence[_Trial], bench: Path, cpu: str, threads: int) -> list[_Time]:
     """What every trial took in a bench."""
-    how = {"threads": threads}
-    rows = [
-        BenchRow(one.contender.name, one.contender.backend, one.contender.precision, one.batch, None, details=how)
-        for one in trials
-    ]
+    own, how = [(one.contender, one.batch) for one in trials], {"threads": threads}
+    rows = [BenchRow(one.name, one.backend, one.precision, batch, None, details=how) for one, batch in own]
     return [_Time(median, None) for median in read_medians(bench, rows, cpu)]
 
 
@@ -161,8 +158,7 @@ def _row(one: _Trial, time: _Time, ceilings: Ceilings, threads: int, image: Imag
     macs = sum(bound.work.macs for bound in bounds)
     times, notes = _profile(one, threads, image)
     share = ceiling_ms / time.median
-    largest = ceiling_ms / (time.fastest or time.median)
-    if largest > MAX_SHARE:
+    if (largest := ceiling_ms / (time.fastest or time.median)) > MAX_SHARE:
         notes.append(
             f"it is faster than its ceiling ({largest:.0%}): the machine was slower while that was measured; --no-cache"
         )
