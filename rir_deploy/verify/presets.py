@@ -18,7 +18,8 @@ class Gate:
         tolerance: of the outputs; None judges by predictions alone.
         margin: largest true drop of top-1 in points that the images must rule out (non-inferiority); None rules
             nothing out, and the verdict on ``max_top1_drop`` is told but not asked for.
-        steady: what the outputs of an image may differ by between two batch sizes.
+        steady: what the outputs of an image may differ by between two batch sizes, where there is no ``tolerance``,
+            which bounds them otherwise.
         reason: why these bounds.
 
     Raises:
@@ -57,7 +58,6 @@ GATES: dict[str, Gate] = {
         min_agreement=0.999,
         max_top1_drop=0.1,
         tolerance=Tolerance(atol=1e-6, rtol=1e-4),
-        steady=Tolerance(atol=1e-6, rtol=1e-4),
         reason="the same arithmetic in another order: errors are some 1e-6 of the largest output, and only near ties "
         "may flip",
     ),
