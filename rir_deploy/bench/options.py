@@ -24,7 +24,8 @@ class BenchOptions:
 
     Attributes:
         warmup_ms: 0 to 600,000; how long calls are made before any is timed.
-        warmup_iterations: 1 to 1,000,000; untimed calls at least, however short ``warmup_ms`` is.
+        warmup_iterations: 1 to 1,000,000; untimed calls at least, however short ``warmup_ms`` is; when pipelined, one a
+            stream too.
         duration_s: 0 to 3,600; how long calls are timed, over all rounds.
         iterations: 1 to 1,000,000; timed calls at least, over all rounds, however short ``duration_s`` is.
         rounds: 1 to 100; the contenders take turns this often, so that a machine whose speed drifts hits all alike.

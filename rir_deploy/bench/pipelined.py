@@ -20,7 +20,7 @@ def time_pipelined(run: Callable[[], object], streams: int, options: BenchOption
     Raises:
         Exception: what ``run`` raises in any of the threads, once all have stopped.
     """
-    load = _Load(run, options)
+    load = _Load(run, options, max(options.warmup_iterations, streams))
     with collector_off():
         callers = [threading.Thread(target=load.call) for _ in range(streams)]
         for caller in callers:
@@ -34,10 +34,13 @@ def time_pipelined(run: Callable[[], object], streams: int, options: BenchOption
 
 @dataclass
 class _Load:
-    """What the callers share; ``calls`` are (start, end) in the order of their ends."""
+    """What the callers share; ``calls`` are (start, end) in the order of their ends. ``untimed`` of them are made at
+    least: one a stream, each of which may have something to set up.
+    """
 
     run: Callable[[], object]
     options: BenchOptions
+    untimed: int
     calls: list[tuple[int, int]] = field(default_factory=list)
     began_ns: int = field(default_factory=lambda: perf_counter_ns())
     # How many calls were made when the timing began, None before; the last of them ended at that moment.
@@ -62,7 +65,7 @@ class _Load:
         self.calls.append((start, end))
         options = self.options
         if self.warmup_runs is None:
-            if end - self.began_ns >= options.warmup_ms * 1e6 and len(self.calls) >= options.warmup_iterations:
+            if end - self.began_ns >= options.warmup_ms * 1e6 and len(self.calls) >= self.untimed:
                 self.warmup_runs = len(self.calls)
             return
         timed, elapsed = len(self.calls) - self.warmup_runs, end - self.calls[self.warmup_runs - 1][1]

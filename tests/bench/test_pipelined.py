@@ -53,6 +53,11 @@ def test_both_bounds_hold(options: BenchOptions, warmup_runs: int, timed: int, c
     assert samples.first_ns == 10 * MS
 
 
+@pytest.mark.parametrize(("streams", "warmup_runs"), [(1, 2), (2, 2), (5, 5)])
+def test_one_call_a_stream_at_least_is_untimed(streams: int, warmup_runs: int, clock: Clock) -> None:
+    assert time_pipelined(clock.run, streams, QUICK).warmup_runs == warmup_runs
+
+
 @pytest.mark.parametrize("streams", [1, 2, 5])
 def test_so_many_calls_are_in_flight_and_no_more(streams: int) -> None:
     """Each call waits until all streams are in one: fewer would never come together, more would be seen."""
