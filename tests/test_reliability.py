@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from benchmarks.rtx_builds import to_table
+from benchmarks import fuzz, rtx_builds
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
@@ -50,9 +50,30 @@ def test_an_environment_for_a_device() -> None:
 
 def test_what_tensorrt_rtx_makes() -> None:
     text, found = section("What TensorRT-RTX makes of the full-size RiR"), result("rtx_builds")
-    assert to_table(found) in text
+    assert rtx_builds.to_table(found) in text
     assert found["tensorrt_rtx"].startswith("1.7.1")
     for row in found["rows"]:
         assert f"{row['targets'][0]}" in text
         turing = "sm75" in row["targets"]
         assert (row["refused"] is not None) == (turing and row["precision"] == "int8")
+
+
+def test_mutated_files() -> None:
+    text, found = section("Mutated files"), result("fuzz")
+    assert (found["failed"], found["failures"]) == (0, [])
+    assert found["longest_seconds"] < found["limit_seconds"] == 10
+    assert f"{found['mutants']:,} mutated files, none with another outcome" in text
+    assert f"the longest took {found['longest_seconds']:.1f} s" in text
+    assert f"{found['memory_bytes'] >> 30} GiB" in text
+    assert fuzz.to_table(found) in text
+    assert sum(row["mutants"] for row in found["by_target"].values()) == found["mutants"] >= 5000
+
+
+def test_killed_runs() -> None:
+    text, found = section("Killed runs"), result("kill_run")
+    assert found["wrong"] == []
+    assert found["kills"] == sum(found["after_step"].values()) >= 50
+    assert f"{found['kills']} times at random moments, in {found['trials']} folders" in text
+    assert f"All {found['files']} files" in text
+    for step, count in found["after_step"].items():
+        assert f"{step or 'none'} ({count})" in text
