@@ -11,15 +11,16 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-_CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
+_MULTIPROCESSORS, _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 16, 75, 76
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU and its compute capability."""
+    """A GPU, its compute capability and how many multiprocessors it has (0 where that is not known)."""
 
     name: str
     capability: tuple[int, int]
+    multiprocessors: int = 0
 
     @property
     def target(self) -> str:
@@ -28,8 +29,9 @@ class Gpu:
 
     @property
     def label(self) -> str:
-        """ "NVIDIA GeForce RTX 4090 (sm89)"."""
-        return f"{self.name} ({self.target})"
+        """ "Orin (sm87, 8 SMs)": the modules of a Jetson share name and capability, and differ in size."""
+        size = f", {self.multiprocessors} SMs" if self.multiprocessors else ""
+        return f"{self.name} ({self.target}{size})"
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ def probe_gpu(driver: Any = None) -> Gpu | NoGpu:
     name = ctypes.create_string_buffer(256)
     library.cuDeviceGetName(name, len(name), device)
     major, minor = (_attribute(library, which, device) for which in (_CAPABILITY_MAJOR, _CAPABILITY_MINOR))
-    return Gpu(name.value.decode(errors="replace"), (major, minor))
+    size = _attribute(library, _MULTIPROCESSORS, device)
+    return Gpu(name.value.decode(errors="replace"), (major, minor), size)
 
 
 def cuda_version(driver: Any = None) -> str | None:

@@ -35,14 +35,16 @@ class FakeDriver:
         return 0
 
     def cuDeviceGetAttribute(self, pointer: Any, attribute: int, device: Any) -> int:  # noqa: N802
-        pointer._obj.value = {75: 8, 76: 9}[attribute]
+        pointer._obj.value = {16: 128, 75: 8, 76: 9}[attribute]
         return 0
 
 
-def test_a_gpu_is_named_with_its_compute_capability() -> None:
+def test_a_gpu_is_named_with_its_compute_capability_and_size() -> None:
     gpu = probe_gpu(FakeDriver())
-    assert gpu == Gpu("NVIDIA GeForce RTX 4090", (8, 9))
+    assert gpu == Gpu("NVIDIA GeForce RTX 4090", (8, 9), 128)
     assert isinstance(gpu, Gpu)
+    assert gpu.label == "NVIDIA GeForce RTX 4090 (sm89, 128 SMs)"
+    assert Gpu("later", (12, 1)).label == "later (sm121)"
     assert gpu.target == "sm89"
     assert Gpu("later", (12, 1)).target == "sm121"
 
@@ -50,6 +52,7 @@ def test_a_gpu_is_named_with_its_compute_capability() -> None:
 def test_the_attribute_numbers_are_cudas() -> None:
     driver = pytest.importorskip("cuda.bindings.driver")
     names = driver.CUdevice_attribute
+    assert int(names.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT) == tensorrt_gpu._MULTIPROCESSORS
     assert int(names.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR) == tensorrt_gpu._CAPABILITY_MAJOR
     assert int(names.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR) == tensorrt_gpu._CAPABILITY_MINOR
 

@@ -17,7 +17,7 @@ from rir_deploy.engines.tensorrt_match import serves, why_not_here
 from rir_deploy.errors import BackendError
 from tests.engines.stand_ins import stand_in
 
-ORIN = Gpu("Orin (nvgpu)", (8, 7))
+ORIN = Gpu("Orin (nvgpu)", (8, 7), 8)
 L4, A10, RTX_5090, T4 = Gpu("L4", (8, 9)), Gpu("A10", (8, 6)), Gpu("RTX 5090", (12, 0)), Gpu("T4", (7, 5))
 FILE = FileRecord("engine.trt", "0" * 64, 1)
 FULL = Manifest(
@@ -44,7 +44,13 @@ PORTABLE = replace(FULL, backend="tensorrt-rtx", backend_version="1.7.1", target
         ({}, "10.3.0.30", ORIN, "built with TensorRT 10.3.0, and 10.3.0.30 is here"),
         ({}, "10.4.0", ORIN, "and 10.4.0 is here"),
         ({}, "10.3.0", L4, "built for sm87, and this is L4 (sm89)"),
-        ({}, "10.3.0", Gpu("another Orin", (8, 7)), "built on Orin (nvgpu) (sm87), and this is another Orin (sm87)"),
+        (
+            {},
+            "10.3.0",
+            Gpu("another Orin", (8, 7)),
+            "built on Orin (nvgpu) (sm87, 8 SMs), and this is another Orin (sm87)",
+        ),
+        ({}, "10.3.0", replace(ORIN, multiprocessors=16), "(sm87, 8 SMs), and this is Orin (nvgpu) (sm87, 16 SMs)"),
         ({"gpu": ""}, "10.3.0", ORIN, "built on an unknown GPU"),
         ({"options": {"hardware": "same-capability"}}, "10.3.0", Gpu("another Orin", (8, 7)), None),
         ({"options": {"hardware": "same-capability"}}, "10.3.0", L4, "built for sm87"),
