@@ -51,8 +51,8 @@ def run_suites(run: Run) -> list[Suite]:
 
 
 def compared_suites(compared: Compared) -> list[Suite]:
-    """A suite for each later run: a case for each engine that it lacks, which is a failure, and one for each figure that
-    both have, failed where it is worse.
+    """A suite for each later run: a failed case for each engine that it lacks, and a case for each figure that both
+    have, failed where it is worse.
     """
     suites = []
     for index, name in enumerate(compared.names):
