@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rir_deploy.report import text
@@ -11,18 +11,25 @@ from rir_deploy.report.rows import WIDTH_IN, Row, dot, row_axes, scale, span, ti
 from rir_deploy.report.schema_engine import Bench, BenchResult, Latency
 from rir_deploy.report.series import frame, role, shape
 from rir_deploy.report.svg import drawing, paint, to_svg
-from rir_deploy.report.tables_bench import is_eager, key_of, labels
+from rir_deploy.report.tables_bench import Key as Label
+from rir_deploy.report.tables_bench import is_eager, key_of, labels, split
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
 def bench_plots(bench: Bench) -> list[Plot]:
-    """A latency plot for each batch size that was timed; over several, latency and throughput by batch size."""
-    batches = sorted({result.batch for result in bench.results if result.latency_ms is not None})
+    """A latency plot for each batch size that was timed; over several, latency and images/s by batch size: those of one
+    call after another, and the throughput of several in flight.
+    """
+    alone, flying = split(bench)
+    names = labels(bench)
+    batches = sorted({result.batch for result in alone if result.latency_ms is not None})
+    one_caller = "Images a second over batch size, one call after another"
     sweeps = (
-        _sweep(bench, "Median latency over batch size", "ms", _median),
-        _sweep(bench, "Throughput over batch size", "images/s", lambda one: one.throughput_per_s),
+        _sweep(alone, names, "Median latency over batch size", "ms", _median),
+        _sweep(alone, names, one_caller, "images/s", _rate),
+        _sweep(flying, names, "Throughput over batch size, several calls in flight", "images/s", _rate),
     )
     return [*(_latency_plot(bench, batch) for batch in batches), *(plot for plot in sweeps if plot is not None)]
 
@@ -30,7 +37,7 @@ def bench_plots(bench: Bench) -> list[Plot]:
 def _latency_plot(bench: Bench, batch: int) -> Plot:
     """Median with a line from the smallest to p99, and ticks at p90 and p99."""
     names = labels(bench)
-    timed = [(one, one.latency_ms) for one in bench.results if one.batch == batch and one.latency_ms is not None]
+    timed = [(one, one.latency_ms) for one in split(bench)[0] if one.batch == batch and one.latency_ms is not None]
     rows = [Row(names[key_of(one)], f"{text.ms(latency.median)} ms") for one, latency in timed]
     with drawing(f"latency-{batch}"):
         figure, axes = row_axes(rows, axis=True)
@@ -62,20 +69,25 @@ def _read_out(bench: Bench, timed: Sequence[tuple[BenchResult, Latency]]) -> str
     )
 
 
-def _sweep(bench: Bench, caption: str, unit: str, value: Callable[[BenchResult], float | None]) -> Plot | None:
+def _sweep(
+    results: Sequence[BenchResult],
+    names: Mapping[Label, str],
+    caption: str,
+    unit: str,
+    value: Callable[[BenchResult], float | None],
+) -> Plot | None:
     """A figure over batch sizes, a line an engine; None where nothing was measured at two."""
     from matplotlib.figure import Figure
 
     series: dict[str, list[tuple[int, float]]] = {}
-    names = labels(bench)
-    for one in bench.results:
+    for one in results:
         found = value(one)
         if found:
             series.setdefault(names[key_of(one)], []).append((one.batch, found))
     batches = sorted({batch for points in series.values() for batch, _ in points})
     if len(batches) < 2:
         return None
-    with drawing(unit):
+    with drawing(caption):
         figure = Figure(figsize=(WIDTH_IN, 3.0))
         figure.patch.set_visible(False)
         axes = figure.add_axes((0.15, 0.13, 0.82, 0.83))
@@ -102,6 +114,10 @@ def _batches(axes: Axes, batches: Sequence[int]) -> None:
     axes.xaxis.set_major_locator(FixedLocator(list(batches)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+
+
+def _rate(result: BenchResult) -> float | None:
+    return result.throughput_per_s
 
 
 def _median(result: BenchResult) -> float | None:

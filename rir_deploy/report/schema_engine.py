@@ -158,8 +158,9 @@ class Latency:
 class BenchResult:
     """An engine at one batch size; ``latency_ms`` is None where it was not run, and ``reason`` says why.
 
-    ``speedup`` is by the median, over the first row of the same batch size that ran. ``mode`` is how the calls follow
-    one another; what was not measured is None.
+    ``mode`` is how the calls follow one another, ``streams`` how many are in flight. ``speedup`` is over the first row
+    of the same mode and batch size that ran, by the median or, where several are in flight, by images/s; what was not
+    measured is None.
     """
 
     engine: str

@@ -19,7 +19,7 @@ from rir_deploy.report.plots_roofline import roofline_plots
 from rir_deploy.report.schema import Run
 from rir_deploy.report.table import Table
 from rir_deploy.report.tables_accuracy import accuracy_table
-from rir_deploy.report.tables_bench import doubts, latency_table, load_table, settings_table
+from rir_deploy.report.tables_bench import doubts, latency_table, load_table, settings_table, throughput_table
 from rir_deploy.report.tables_engine import engines_table, proofs_table, runtimes_table
 from rir_deploy.report.tables_files import absent_table, files_table
 from rir_deploy.report.tables_int8 import candidates_table, pairs_table, ranking_table
@@ -122,7 +122,7 @@ def _latency(run: Run) -> Section | None:
     if bench is None or not bench.results:
         return None
     machine = machine_table(bench.machine, "bench-machine", "The machine of the bench")
-    tables = (latency_table(bench), load_table(bench), settings_table(bench), machine)
+    tables = (latency_table(bench), throughput_table(bench), load_table(bench), settings_table(bench), machine)
     return Section(
         "latency",
         "Latency",

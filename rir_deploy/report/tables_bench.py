@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from rir_deploy.report import text
 from rir_deploy.report.schema_engine import SYNCHRONOUS, Bench, BenchResult
 from rir_deploy.report.table import Cell, Table, columns
 
 _EAGER = "pytorch"
 _TIMES = ("median", "p90", "p95", "p99", "max")
+_HEAD, _TIMED = ("engine", "backend", "precision", ">batch"), tuple(f">{name} (ms)" for name in _TIMES)
+_RATE = (">images/s", ">speed-up")
 
 
 Key = tuple[str, str, str, int]
@@ -39,51 +43,72 @@ def is_eager(result: BenchResult) -> bool:
     return result.backend.startswith(_EAGER)
 
 
-def latency_table(bench: Bench) -> Table:
-    """One row an engine and batch size; times in ms."""
-    titles = columns(
-        "engine",
-        "backend",
-        "precision",
-        ">batch",
-        ">median (ms)",
-        ">p90 (ms)",
-        ">p95 (ms)",
-        ">p99 (ms)",
-        ">max (ms)",
-        ">images/s",
-        ">speed-up",
+def split(bench: Bench) -> tuple[list[BenchResult], list[BenchResult]]:
+    """The rows of one call after another, and those of several in flight, which are figures of another kind."""
+    alone = [result for result in bench.results if result.mode == SYNCHRONOUS]
+    return alone, [result for result in bench.results if result.mode != SYNCHRONOUS]
+
+
+def latency_table(bench: Bench) -> Table | None:
+    """One call after another: a row an engine and batch size, times in ms; None where none was timed so."""
+    results, names = split(bench)[0], labels(bench)
+    if not results:
+        return None
+    titles = columns(*_HEAD, *_TIMED, *_RATE)
+    rows = tuple((*_head(one, names[key_of(one)]), *_times(one), *_rate(one)) for one in results)
+    return Table("latency", f"Latency of one call{_over(results, names, 'median')}", titles, rows, wide=True)
+
+
+def throughput_table(bench: Bench) -> Table | None:
+    """Several calls in flight: images/s first, since the times are those under that load; None where none was."""
+    results, names = split(bench)[1], labels(bench)
+    if not results:
+        return None
+    titles = columns(*_HEAD, ">streams", *_RATE, *_TIMED)
+    rows = tuple(
+        (
+            *_head(one, names[key_of(one)]),
+            Cell(text.NONE if one.streams is None else text.count(one.streams)),
+            *_rate(one),
+            *_times(one),
+        )
+        for one in results
     )
-    names = labels(bench)
-    rows = tuple(_row(result, names[key_of(result)]) for result in bench.results)
-    return Table("latency", f"Latency of one call{_over(bench)}", titles, rows, wide=True)
+    streams = {one.streams for one in results if one.streams is not None}
+    flying = f"{text.count(streams.pop())} in flight" if len(streams) == 1 else "several in flight"
+    caption = f"Throughput: {flying}; times are those of a call under that load{_over(results, names, 'images/s')}"
+    return Table("throughput", caption, titles, rows, wide=True)
 
 
-def _row(result: BenchResult, label: str) -> tuple[Cell, ...]:
-    latency = result.latency_ms
-    times = [None] * 5 if latency is None else [getattr(latency, name) for name in _TIMES]
+def _head(result: BenchResult, label: str) -> tuple[Cell, ...]:
     return (
-        Cell(label, "not run" if latency is None else "", title=result.engine),
+        Cell(label, "not run" if result.latency_ms is None else "", title=result.engine),
         Cell(result.backend),
         Cell(result.precision),
         Cell(text.count(result.batch)),
-        *(Cell(text.ms(time)) for time in times),
-        Cell(text.number(result.throughput_per_s, 0)),
-        Cell(text.NONE if result.speedup is None else f"{text.number(result.speedup, 2)}×"),
     )
 
 
-def _over(bench: Bench) -> str:
-    """What the speed-ups are over: the first row of each batch size that ran."""
-    if all(result.speedup is None for result in bench.results):
+def _times(result: BenchResult) -> tuple[Cell, ...]:
+    latency = result.latency_ms
+    return tuple(Cell(text.ms(None if latency is None else getattr(latency, name))) for name in _TIMES)
+
+
+def _rate(result: BenchResult) -> tuple[Cell, ...]:
+    speedup = text.NONE if result.speedup is None else f"{text.number(result.speedup, 2)}×"
+    return Cell(text.number(result.throughput_per_s, 0)), Cell(speedup)
+
+
+def _over(results: Sequence[BenchResult], names: Mapping[Key, str], by: str) -> str:
+    """What the speed-ups of one mode are over: the first row of each batch size that ran."""
+    if all(result.speedup is None for result in results):
         return ""
-    names = labels(bench)
     first: dict[int, str] = {}
-    for result in bench.results:
+    for result in results:
         if result.latency_ms is not None:
             first.setdefault(result.batch, names[key_of(result)])
     distinct = set(first.values())
-    return f"; speed-up by median over {distinct.pop() if len(distinct) == 1 else 'the first row of the batch size'}"
+    return f"; speed-up by {by} over {distinct.pop() if len(distinct) == 1 else 'the first row of the batch size'}"
 
 
 def load_table(bench: Bench) -> Table | None:

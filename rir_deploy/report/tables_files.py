@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rir_deploy.report import text
 from rir_deploy.report.schema import File, Run
-from rir_deploy.report.schema_engine import Bench
+from rir_deploy.report.schema_engine import SYNCHRONOUS, Bench
 from rir_deploy.report.table import Cell, Table, columns
 from rir_deploy.report.tables_bench import key_of, labels
 
@@ -88,6 +88,7 @@ def _absent_times(bench: Bench) -> list[tuple[str, str]]:
     batches: dict[tuple[str, str], list[str]] = {}
     for result in bench.results:
         if result.latency_ms is None:
-            key = (names[key_of(result)], result.reason or result.status)
+            figure = "latency" if result.mode == SYNCHRONOUS else "throughput"
+            key = (f"{figure} of {names[key_of(result)]}", result.reason or result.status)
             batches.setdefault(key, []).append(str(result.batch))
-    return [(f"latency of {name} at batch {', '.join(sizes)}", why) for (name, why), sizes in batches.items()]
+    return [(f"{what} at batch {', '.join(sizes)}", why) for (what, why), sizes in batches.items()]

@@ -11,7 +11,7 @@ pytest.importorskip("matplotlib")
 
 from rir_deploy.report.html import render
 from tests.report.page import Page, read
-from tests.report.sample import CHECKPOINT, FOREIGN, FP32, engines, proof, sample
+from tests.report.sample import CHECKPOINT, FOREIGN, FP32, engines, proof, sample, timed
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +128,47 @@ def test_latency(page: Page) -> None:
     ]
     assert "the machine was busy before the start" in page.text
     assert "PyTorch eager at batch 8: wide spread" in page.text
+
+
+def in_flight(streams: int | None, **values: Any) -> dict[str, Any]:
+    """A row of several calls in flight."""
+    row = timed("engines/openvino-int8", "openvino", "int8", 1, (0.055, 0.066, 0.077, 0.088), 70123.4, 1.0)
+    return row | {"mode": "pipelined", "streams": streams} | values
+
+
+def test_throughput_is_told_apart_from_latency() -> None:
+    run = sample()
+    run["bench"]["results"] += [
+        in_flight(2),
+        in_flight(2, engine="engines/openvino-fp32", throughput_per_s=35061.7, speedup=0.5),
+        in_flight(2, batch=8, throughput_per_s=90210.9),
+        in_flight(None, engine="engines/gone", status="not run", reason="no driver", latency_ms=None, speedup=None)
+        | {"throughput_per_s": None},
+    ]
+    page = read(render(run))
+    assert page.tables["latency"] == read(render(sample())).tables["latency"]
+    assert page.row("throughput", "openvino-int8 (pipelined, 2 streams)") == [
+        *("openvino", "int8", "1", "2", "70,123", "1.00×", "0.055", "0.066", "0.077", "0.088", "0.176"),
+    ]
+    assert page.row("throughput", "gone (pipelined) not run") == ["openvino", "int8", "1", *["–"] * 8]
+    assert "Throughput: 2 in flight; times are those of a call under that load; speed-up by images/s over" in page.flat
+    assert "Latency of one call; speed-up by median over PyTorch eager" in page.flat
+    assert ["throughput of gone (pipelined) at batch 1", "no driver"] in page.tables["absent"]
+    labels = [attributes["aria-label"] for tag, attributes in page.elements if tag == "svg"]
+    latencies = [label for label in labels if label.startswith(("Latency", "Median", "Images"))]
+    assert len(latencies) == 4
+    assert not any("pipelined" in label for label in latencies)
+    (throughput,) = [label for label in labels if label.startswith("Throughput")]
+    assert "openvino-int8 (pipelined, 2 streams) 70,123 at 1, 90,211 at 8" in throughput
+
+
+def test_throughput_alone_has_no_latency() -> None:
+    run = sample()
+    run["bench"]["results"] = [in_flight(2), in_flight(4, engine="engines/openvino-fp32")]
+    page = read(render(run))
+    assert "latency" not in page.tables
+    assert len(page.tables["throughput"]) == 3
+    assert "Throughput: several in flight" in page.flat
 
 
 def test_provenance_names_parents_that_the_run_holds(page: Page) -> None:
