@@ -11,6 +11,8 @@ BACKEND = OrtBackend(
         "NvTensorRTRTXExecutionProvider",
         "ONNX Runtime's TensorRT-RTX plugin",
         install="python -m pip install onnxruntime onnxruntime-ep-nv-tensorrt-rtx",
+        # The provider has no option for TF32 (FP32 with 10-bit mantissas, on by default); NVIDIA's libraries have this.
+        environment={"NVIDIA_TF32_OVERRIDE": "0"},
         gpu=True,
         plugin="onnxruntime_ep_nv_tensorrt_rtx",
     )

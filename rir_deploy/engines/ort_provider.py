@@ -35,6 +35,7 @@ class OrtProvider:
         options: ONNX Runtime's options of the provider.
         gpu: it runs on an NVIDIA GPU, and nothing may run elsewhere.
         plugin: the Python package that holds it, where ONNX Runtime itself does not.
+        environment: variables that its libraries read once, when they are loaded; one that the user has set stays.
     """
 
     backend: str
@@ -46,6 +47,7 @@ class OrtProvider:
     options: Mapping[str, str] = field(default_factory=dict)
     gpu: bool = False
     plugin: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def import_runtime() -> Any:
@@ -71,6 +73,8 @@ def load_runtime(provider: OrtProvider) -> Any:
         raise BackendError(f"ONNX Runtime is not installed; run: {provider.install}") from error
     if not provider.gpu:
         return ort
+    for name, value in provider.environment.items():
+        os.environ.setdefault(name, value)
     if provider.plugin:
         plugin = _load_plugin(provider)
     elif provider.provider not in ort.get_available_providers():

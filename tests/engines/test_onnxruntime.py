@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import onnx_ir as ir
@@ -112,6 +113,18 @@ def test_the_plugin_is_registered_once_and_holds_int8_to_tensorrts_rules(tmp_pat
         with pytest.raises(InputError, match="--qdq tensorrt"):
             found.backend.build(quantised(Quantised(activations="uint8")), tmp_path, BuildOptions())
         found.backend.build(quantised(), tmp_path, BuildOptions())
+
+
+def test_fp32_on_a_gpu_is_told_to_be_without_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By ONNX Runtime's option where there is one, else in the environment, before the plugin is loaded."""
+    variable = "NVIDIA_TF32_OVERRIDE"
+    monkeypatch.setenv(variable, "1")
+    for name, unset, told in ((RTX, False, "1"), (CUDA, True, None), (RTX, True, "0")):
+        if unset:
+            os.environ.pop(variable, None)
+        with ort_stand_in(name) as found:
+            ort_provider.load_runtime(found.backend.provider)
+        assert os.environ.get(variable) == told
 
 
 def test_why_the_plugin_does_not_work() -> None:
