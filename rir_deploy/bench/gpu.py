@@ -23,7 +23,7 @@ _REASONS = {
     0x40: "heat (hardware)",
     0x80: "power supply",
 }
-# The name of the field up to driver 530, and since.
+# The name of the field after driver 530, and up to it.
 _ACTIVE = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")
 
 

@@ -12,6 +12,24 @@ SYNCHRONOUS = "synchronous"
 
 
 @dataclass(frozen=True)
+class Clocks:
+    """Of the CPU when the record was made, and the CPU time in cores that a container may use; None is not known."""
+
+    governor: str | None = None
+    max_mhz: Amount | None = None
+    fastest_mhz: Amount | None = None
+    turbo: bool | None = None
+    quota_cores: Amount | None = None
+
+
+@dataclass(frozen=True)
+class Board:
+    """``power_mode`` is a Jetson's."""
+
+    power_mode: str | None = None
+
+
+@dataclass(frozen=True)
 class Machine:
     """``features`` are CPU features that decide how fast INT8 runs; ``driver`` is NVIDIA's, None without one."""
 
@@ -23,6 +41,8 @@ class Machine:
     features: tuple[str, ...]
     gpus: tuple[str, ...]
     driver: str | None
+    clocks: Clocks = Clocks()
+    board: Board = Board()
 
 
 @dataclass(frozen=True)

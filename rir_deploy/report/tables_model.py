@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from rir_deploy.report import text
 from rir_deploy.report.schema import Calibration, Change, Check, Fold, Run
-from rir_deploy.report.schema_engine import Kept, Machine
+from rir_deploy.report.schema_engine import Clocks, Kept, Machine
 from rir_deploy.report.schema_graph import Graph
 from rir_deploy.report.table import Cell, Table, columns
 
@@ -54,17 +54,31 @@ def _calibration(calibration: Calibration | None) -> str:
 
 def machine_table(machine: Machine, name: str, caption: str) -> Table:
     """A machine as name and value; what could not be read is left out."""
+    clocks = machine.clocks
     rows = [
         ("system", machine.system),
         ("CPU", machine.cpu),
         ("cores", text.count(machine.cores)),
         ("memory", "" if machine.memory_gb is None else f"{machine.memory_gb:g} GB"),
         ("CPU features", ", ".join(machine.features)),
+        ("CPU clocks", _clocks(clocks)),
+        ("container's CPU quota", "" if clocks.quota_cores is None else f"{clocks.quota_cores:g} cores"),
+        ("power mode", machine.board.power_mode or ""),
         ("GPU", ", ".join(machine.gpus) or "none"),
         ("NVIDIA driver", machine.driver or "none"),
         ("Python", machine.python),
     ]
     return _pairs(name, caption, [(key, Cell(value)) for key, value in rows if value])
+
+
+def _clocks(clocks: Clocks) -> str:
+    said = [
+        "" if clocks.fastest_mhz is None else f"{clocks.fastest_mhz:.0f} MHz",
+        "" if clocks.max_mhz is None else f"up to {clocks.max_mhz:.0f} MHz",
+        f"governor {clocks.governor}" if clocks.governor else "",
+        "" if clocks.turbo is None else f"turbo {'on' if clocks.turbo else 'off'}",
+    ]
+    return ", ".join(word for word in said if word)
 
 
 def _pairs(name: str, caption: str, rows: list[tuple[str, Cell]]) -> Table:

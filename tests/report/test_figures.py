@@ -162,6 +162,24 @@ def test_throughput_is_told_apart_from_latency() -> None:
     assert "openvino-int8 (pipelined, 2 streams) 70,123 at 1, 90,211 at 8" in throughput
 
 
+def test_the_state_of_the_machine_is_shown_where_it_is_known() -> None:
+    run = sample()
+    run["machine"] |= {"clocks": {"governor": None, "turbo": None, "max_mhz": None}, "board": {"power_mode": None}}
+    run["bench"]["machine"] |= {
+        "clocks": {"governor": "powersave", "min_mhz": 800, "max_mhz": 3600, "fastest_mhz": 3399.6, "turbo": False}
+        | {"quota_cores": 1.5},
+        "board": {"power_mode": "MAXN", "gpu_clocks": []},
+    }
+    page = read(render(run))
+    clocks = page.row("bench-machine", "CPU clocks")
+    assert clocks == ["3400 MHz, up to 3600 MHz, governor powersave, turbo off"]
+    assert page.row("bench-machine", "container's CPU quota") == ["1.5 cores"]
+    assert page.row("bench-machine", "power mode") == ["MAXN"]
+    known = {row[0] for row in page.tables["machine"]}
+    assert not known & {"CPU clocks", "container's CPU quota", "power mode"}
+    assert known == {row[0] for row in read(render(sample())).tables["machine"]}
+
+
 def test_throughput_alone_has_no_latency() -> None:
     run = sample()
     run["bench"]["results"] = [in_flight(2), in_flight(4, engine="engines/openvino-fp32")]
