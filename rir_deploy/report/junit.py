@@ -13,8 +13,8 @@ from rir_deploy.report import text
 from rir_deploy.report.compare import Compared, Measure
 from rir_deploy.report.plots_accuracy import interval
 from rir_deploy.report.schema import Run
-from rir_deploy.report.schema_engine import Bench, BenchResult, Engine
-from rir_deploy.report.tables_bench import key_of, labels
+from rir_deploy.report.schema_engine import SYNCHRONOUS, Bench, BenchResult, Engine
+from rir_deploy.report.tables_bench import key_of, labels, split
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,13 @@ def run_suites(run: Run) -> list[Suite]:
     """The export, every engine's parity and its accuracy, and what was timed."""
     parity = tuple(_parity(engine) for engine in run.engines)
     accuracy = tuple(_accuracies(run.engines))
-    latency = () if run.bench is None else tuple(_latencies(run.bench))
+    alone, flying = ((), ()) if run.bench is None else (_timings(run.bench, rows) for rows in split(run.bench))
     suites = (
         Suite("export", (_export(run),)),
         Suite("parity", parity),
         Suite("accuracy", accuracy),
-        Suite("latency", latency),
+        Suite("latency", alone),
+        Suite("throughput", flying),
     )
     return [suite for suite in suites if suite.cases]
 
@@ -146,15 +147,16 @@ def _accuracies(engines: Iterable[Engine]) -> Iterator[Case]:
         yield Case(engine.name, failure if over else "", skipped, out)
 
 
-def _latencies(bench: Bench) -> Iterator[Case]:
+def _timings(bench: Bench, results: Sequence[BenchResult]) -> tuple[Case, ...]:
     names = labels(bench)
-    for result in bench.results:
-        yield _latency(f"{names[key_of(result)]} at batch {result.batch}", result)
+    return tuple(_timing(f"{names[key_of(one)]} at batch {one.batch}", one) for one in results)
 
 
-def _latency(name: str, result: BenchResult) -> Case:
+def _timing(name: str, result: BenchResult) -> Case:
     latency = result.latency_ms
     if latency is None:
         return Case(name, skipped=result.reason or result.status)
     out = f"median {text.ms(latency.median)} ms, p90 {text.ms(latency.p90)} ms, p99 {text.ms(latency.p99)} ms"
+    if result.mode != SYNCHRONOUS:
+        out = f"{text.number(result.throughput_per_s, 0)} images/s; a call under that load: {out}"
     return Case(name, out="; ".join([out, *result.warnings]), seconds=latency.median / 1e3)

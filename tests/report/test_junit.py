@@ -101,6 +101,16 @@ def test_a_case_for_every_check() -> None:
     }
 
 
+def test_throughput_is_a_suite_of_its_own() -> None:
+    run = sample()
+    row = run["bench"]["results"][1] | {"mode": "pipelined", "streams": 2, "throughput_per_s": 70123.4}
+    run["bench"]["results"].append(row)
+    assert cases(run)["throughput"] == {"openvino-int8 (pipelined, 2 streams) at batch 1": "passed"}
+    assert cases(run)["latency"] == cases(sample())["latency"]
+    xml = to_junit(run_suites(read_run(run)), run["created"])
+    assert "70,123 images/s; a call under that load: median 0.021 ms" in xml
+
+
 def test_what_failed_says_why() -> None:
     run = sample()
     run["export"]["check"]["passed"] = False
