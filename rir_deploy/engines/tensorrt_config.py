@@ -9,7 +9,7 @@ from rir_deploy.artifacts import atomic_file
 from rir_deploy.engines.base import BatchRange, TensorSpec, fit_batch
 from rir_deploy.engines.tensorrt_api import TensorRt
 from rir_deploy.engines.tensorrt_options import TensorRtOptions
-from rir_deploy.errors import InputError, UsageError
+from rir_deploy.errors import BackendError, InputError, UsageError
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -48,6 +48,7 @@ def add_profile(builder: trt.Builder, config: trt.IBuilderConfig, spec: TensorSp
 
     Raises:
         InputError: the image size is dynamic, or the fixed batch is outside of the range.
+        BackendError: TensorRT does not take the profile.
     """
     if any(size is None for size in spec.shape[1:]):
         raise InputError(f"the input '{spec.name}' has a dynamic image size; export the model with a fixed one")
@@ -57,7 +58,11 @@ def add_profile(builder: trt.Builder, config: trt.IBuilderConfig, spec: TensorSp
     profile = builder.create_optimization_profile()
     low, opt, high = (_dims(size, spec) for size in (batch.min, batch.opt, batch.max))
     profile.set_shape(spec.name, low, opt, high)
-    config.add_optimization_profile(profile)
+    if config.add_optimization_profile(profile) < 0:
+        raise BackendError(
+            f"TensorRT takes no batches of {batch.min} to {batch.max} of '{spec.name}' {spec.shape[1:]}; "
+            "give others with --batch"
+        )
 
 
 def _dims(batch: int, spec: TensorSpec) -> Any:

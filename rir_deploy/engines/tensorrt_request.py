@@ -123,7 +123,9 @@ class TensorRtRequest:
         sizes = {spec.name: (spec, self._output_shape(spec.name)) for spec in outputs}
         for name, (spec, size) in {given.name: (given, shape), **sizes}.items():
             size_bytes = int(np.prod(size, dtype=np.int64)) * np.dtype(spec.dtype).itemsize
-            context.set_tensor_address(name, self._buffers.reserve(name, size_bytes))
+            if not context.set_tensor_address(name, self._buffers.reserve(name, size_bytes)):
+                reason = logger_of(self._module).heard.last_error()
+                raise BackendError(f"the engine does not take a buffer for '{name}': {reason}; build it again")
         if not self._options.transfers:
             self._buffers.upload(given.name, batch)
         self._bound = shape

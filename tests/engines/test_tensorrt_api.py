@@ -210,3 +210,10 @@ def test_without_cuda_python_nothing_runs(monkeypatch: pytest.MonkeyPatch) -> No
     found = TensorRtBackend(TENSORRT).availability()
     assert (found.can_build, found.can_run) == (True, False)
     assert "cuda-python is not installed" in found.reason
+
+
+def test_a_profile_that_is_not_taken_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorRT says so by -1, and would build without it."""
+    monkeypatch.setattr("tests.engines.fake_builder.Config.add_optimization_profile", lambda config, profile: -1)
+    with pytest.raises(BackendError, match=r"no batches of 2 to 16 of 'x'.*--batch"):
+        build_plan(tensorrt_10_3(), TENSORRT, ORIN, classifier(), BuildOptions(BatchRange(2, 4, 16)))

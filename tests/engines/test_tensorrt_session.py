@@ -327,3 +327,15 @@ def test_without_cuda_python_the_install_line_is_said(monkeypatch: pytest.Monkey
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(BackendError, match="run: install it"):
         load_cudart("install it")
+
+
+@pytest.mark.parametrize("refused", ["x", "y"])
+def test_a_buffer_that_is_not_taken_is_an_error(
+    refused: str, module: FakeTensorRt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorRT says so by False, and would compute on what was bound before."""
+    monkeypatch.setattr(
+        "tests.engines.fake_runtime.FakeContext.set_tensor_address", lambda context, name, address: name != refused
+    )
+    with load(module, tmp_path) as session, pytest.raises(BackendError, match=f"buffer for '{refused}'"):
+        session.run(rows(2))
