@@ -67,9 +67,19 @@ def load_module(flavour: Flavour) -> TensorRt:
         module = importlib.import_module(flavour.module)
         found = str(module.__version__)  # type stubs alone make a module without one
     except (ImportError, OSError, AttributeError) as error:
-        raise BackendError(f"{flavour.label} is not installed; run: {flavour.install}") from error
+        raise BackendError(
+            f"{flavour.label} is not installed{_reason(flavour, error)}; run: {flavour.install}"
+        ) from error
     version = tuple(int(part) for part in re.findall(r"\d+", found)[:2])
     if version < flavour.oldest:
         oldest = ".".join(map(str, flavour.oldest))
         raise BackendError(f"{flavour.label} {found} is too old; install {oldest} or later: {flavour.install}")
     return cast(TensorRt, module)
+
+
+def _reason(flavour: Flavour, error: Exception) -> str:
+    """What is wrong with one that is there: a library that it misses, say."""
+    if isinstance(error, ModuleNotFoundError) and error.name == flavour.module:
+        return ""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return f" as it should be ({line:.200})"

@@ -5,6 +5,7 @@ The rules are those of "Engine Compatibility" in the manuals of TensorRT 10.16 a
 
 from __future__ import annotations
 
+import platform
 import re
 
 from rir_deploy.engines.manifest import Manifest
@@ -20,12 +21,24 @@ def why_not_here(manifest: Manifest, flavour: Flavour, version: str, gpu: Gpu) -
     if not _version_fits(manifest, version):
         return f"it was built with {flavour.label} {manifest.backend_version}, and {version} is here"
     here = gpu.label
+    elsewhere = None if flavour.portable else _other_host(manifest)
+    if elsewhere is not None:
+        return elsewhere
     if flavour.portable and not manifest.targets and gpu.capability < _RTX_OLDEST:
         return f"it was built for GPUs from sm80, and this is {here}"
     if manifest.targets and not serves(manifest.targets, gpu):
         return f"it was built for {', '.join(manifest.targets)}, and this is {here}"
     if not flavour.portable and "hardware" not in manifest.options and manifest.gpu != here:
         return f"it was built on {manifest.gpu or 'an unknown GPU'}, and this is {here}"
+    return None
+
+
+def _other_host(manifest: Manifest) -> str | None:
+    """A plan runs on the kind of system and processor that built it; a manifest that names none is not held to it."""
+    for key, here in (("system", platform.system()), ("machine", platform.machine())):
+        built = manifest.host.get(key, here)
+        if built != here:
+            return f"it was built on {built!r:.80}, and this is {here!r}"
     return None
 
 

@@ -17,7 +17,7 @@ from rir_deploy.engines import tensorrt as backend_module
 from rir_deploy.engines.base import BatchRange, BuildOptions
 from rir_deploy.engines.tensorrt import TensorRtBackend
 from rir_deploy.engines.tensorrt_build import build_plan
-from rir_deploy.engines.tensorrt_flavour import RTX, TENSORRT
+from rir_deploy.engines.tensorrt_flavour import RTX, TENSORRT, load_module
 from rir_deploy.engines.tensorrt_gpu import Gpu, NoGpu
 from rir_deploy.engines.tensorrt_log import clean
 from rir_deploy.errors import BackendError, InputError, UsageError
@@ -217,3 +217,25 @@ def test_a_profile_that_is_not_taken_is_an_error(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("tests.engines.fake_builder.Config.add_optimization_profile", lambda config, profile: -1)
     with pytest.raises(BackendError, match=r"no batches of 2 to 16 of 'x'.*--batch"):
         build_plan(tensorrt_10_3(), TENSORRT, ORIN, classifier(), BuildOptions(BatchRange(2, 4, 16)))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("raise ImportError('libnvinfer.so.10: cannot open\\nmore')", "(libnvinfer.so.10: cannot open)"),
+        ("import nothing_of_that_name", "(No module named 'nothing_of_that_name')"),
+        ("", "__version__"),
+    ],
+)
+def test_what_an_installed_tensorrt_misses_is_said(
+    text: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tensorrt.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    with pytest.raises(BackendError, match="TensorRT is not installed as it should be") as raised:
+        load_module(TENSORRT)
+    sys.modules.pop("tensorrt", None)
+    assert words in str(raised.value)
+    assert "more" not in str(raised.value)
+    assert TENSORRT.install in str(raised.value)

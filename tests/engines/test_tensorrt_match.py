@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -123,3 +124,12 @@ def test_an_engine_of_another_machine_is_refused_with_the_rebuild_command(tmp_pa
             # Trusted, it gets as far as the file, which is not there.
             with pytest.raises(Exception, match="cannot read the engine"):
                 load_engine(tmp_path, manifest, trust=True)
+
+
+@pytest.mark.parametrize("key", ["system", "machine"])
+def test_a_plan_is_for_the_kind_of_machine_that_built_it(key: str) -> None:
+    here = {"system": platform.system(), "machine": platform.machine(), "python": "3.0"}
+    assert why_not_here(replace(FULL, host=here), TENSORRT, "10.3.0", ORIN) is None
+    found = why_not_here(replace(FULL, host={**here, key: "Amiga"}), TENSORRT, "10.3.0", ORIN)
+    assert found == f"it was built on 'Amiga', and this is {here[key]!r}"
+    assert why_not_here(replace(PORTABLE, host={**here, key: "Amiga"}), RTX, "1.7.1", L4) is None
