@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from pathlib import Path
 
@@ -18,6 +19,7 @@ def contradiction(path: Path, names: Collection[str], precision: str) -> str | N
 
     What an engine is held to goes by the precision, so that must be the graph's own.
     """
+    logging.disable(logging.WARNING)  # onnx-ir logs what it mends in a malformed graph; the runtime refuses that later
     try:
         proto = onnx.load(path, load_external_data=False)
         strays = external_locations(proto) - set(names)
@@ -34,6 +36,8 @@ def contradiction(path: Path, names: Collection[str], precision: str) -> str | N
         raise
     except Exception:  # protobuf, onnx and onnx-ir raise nearly every built-in error on malformed models
         return "is not a readable ONNX file"
+    finally:
+        logging.disable(logging.NOTSET)
     if provenance is not None and provenance.precision != precision:
         found = provenance.precision
     elif found == "fp32" and not any(node.op_type == "Conv" for node in model.graph):
