@@ -27,6 +27,8 @@ class Quantized(Net):
     def pair(self, block: str) -> tuple[ir.Node, ir.Node]:
         """The QuantizeLinear and DequantizeLinear of a block's result; of "input", those of the images."""
         value = self.graph.inputs[0] if block == "input" else self.node(block, "Relu").outputs[0]
+        cast = next((use.node for use in value.uses() if use.node.op_type == "Cast"), None)
+        value = value if cast is None else cast.outputs[0]  # where what is not quantised computes in FP16
         quantize = next(use.node for use in value.uses() if use.node.op_type == "QuantizeLinear")
         return quantize, next(iter(quantize.outputs[0].uses())).node
 

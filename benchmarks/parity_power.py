@@ -15,6 +15,8 @@ import json
 import sys
 import tempfile
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +118,19 @@ def markdown(found: dict[str, Any]) -> str:
     return "\n".join([*lines, f"Their worst layers reach so much of what is allowed: {worst}."])
 
 
+def _harmless(network: tuple[Any, ...], folder: Path, small: bool) -> list[dict[str, Any]]:
+    return pass_harmless(_network(network, folder), small)
+
+
+def _faults(network: tuple[Any, ...], folder: Path, blocks: str) -> list[dict[str, Any]]:
+    return detect(_network(network, folder), blocks)
+
+
+def _network(network: tuple[Any, ...], folder: Path) -> Network:
+    name, checkpoint, *rest = network
+    return Network(name, checkpoint, folder, *rest)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, help="a second network, beside the one of the digits")
@@ -126,19 +141,27 @@ def main() -> None:
     arguments = parser.parse_args()
     faults: list[dict[str, Any]] = []
     harmless: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, ProcessPoolExecutor(2, get_context("spawn")) as pool:
         folder = Path(name)
         must("train", "digits", "-o", folder / "digits")
-        digits = Network("digits", folder / "digits/model.safetensors", folder / "a", "digits", None, None)
-        networks = [(digits, "all", False)]
+        checkpoint = folder / "digits/model.safetensors"
+        networks: list[tuple[tuple[Any, ...], str, bool]] = [
+            (("digits", checkpoint, "digits", None, None), "all", False)
+        ]
         if arguments.checkpoint is not None:
-            given = (arguments.recipe, arguments.test, arguments.calibration)
-            networks.append(
-                (Network(arguments.checkpoint.stem, arguments.checkpoint, folder / "b", *given), "some", True)
+            given = (arguments.checkpoint.stem, arguments.checkpoint, arguments.recipe, arguments.test)
+            networks.append(((*given, arguments.calibration), "some", True))
+        jobs = []
+        for index, (network, blocks, small) in enumerate(networks):  # side by side, in folders of their own
+            jobs.append(
+                (
+                    pool.submit(_harmless, network, folder / f"harmless-{index}", small),
+                    pool.submit(_faults, network, folder / f"faults-{index}", blocks),
+                )
             )
-        for network, blocks, small in networks:
-            harmless += pass_harmless(network, small)
-            faults += detect(network, blocks)
+        for passed, caught in jobs:
+            harmless += passed.result()
+            faults += caught.result()
     found = summary(faults, harmless)
     result = {"machine": read_machine().to_dict(), "summary": found, "faults": faults, "harmless": harmless}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
