@@ -41,9 +41,9 @@ class OpenVinoSession(SessionBase):
 
     def __init__(self, engine: Path, threads: int | None = None, streams: int | None = 1) -> None:
         super().__init__()
-        ov = _runtime()
+        ov = load_runtime()
         core = ov.Core()
-        model = _read(core, str(engine), f"'{engine}'")
+        model = read_model(core, str(engine), f"'{engine}'")
         self.hint = precision_hint(model, core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"))
         config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": self.hint}
         config["PERFORMANCE_HINT"] = "LATENCY" if streams == 1 else "THROUGHPUT"
@@ -96,7 +96,7 @@ class OpenVinoBackend:
 
     def availability(self) -> Availability:
         try:
-            version = _version(_runtime())
+            version = _version(load_runtime())
         except BackendError as error:
             return Availability(self.name, False, False, None, str(error), _INSTALL)
         return Availability(self.name, True, True, version, "", _INSTALL)
@@ -108,13 +108,13 @@ class OpenVinoBackend:
 
     def build(self, model: ir.Model, folder: Path, options: BuildOptions) -> Built:
         """Write the IR, then load it once: an engine that does not load is not built."""
-        ov = _runtime()
+        ov = load_runtime()
         self.check(graph_precision(model), options)
         input_spec(model)
         path = folder / "engine.xml"
         with nothing_left(folder):
             # Weights keep their type: by default they would be rounded to FP16 here, whatever the graph says.
-            ov.save_model(_read(ov.Core(), model_bytes(model), "the model"), path, compress_to_fp16=False)
+            ov.save_model(read_model(ov.Core(), model_bytes(model), "the model"), path, compress_to_fp16=False)
             with OpenVinoSession(path) as session:
                 realized = session.realized
         return Built(path.name, self.name, _version(ov), realized=realized, extra_files=("engine.bin",))
@@ -124,7 +124,7 @@ class OpenVinoBackend:
         return None
 
     def import_runtime(self) -> None:
-        _runtime()
+        load_runtime()
 
     def load(
         self,
@@ -181,7 +181,8 @@ def _check_hint(compiled: Any, wanted: str) -> None:
         raise BackendError(f"OpenVINO was asked for {wanted} and runs in {real}; build with --backend onnxruntime")
 
 
-def _read(core: Any, source: str | bytes, name: str) -> Any:
+def read_model(core: Any, source: str | bytes, name: str) -> Any:
+    """A model out of a file or its bytes; InputError where OpenVINO does not take what is called ``name``."""
     try:
         return core.read_model(source)
     except RuntimeError as error:
@@ -195,7 +196,8 @@ def _reason(error: RuntimeError) -> str:
     return ", ".join(lines) or "no reason given"
 
 
-def _runtime() -> Any:
+def load_runtime() -> Any:
+    """The module `openvino`, without its telemetry; BackendError where it is not here."""
     try:
         with _no_telemetry():
             return importlib.import_module("openvino")

@@ -9,7 +9,7 @@ from typing import Any
 
 from rir_deploy.engines.base import Array
 from rir_deploy.engines.node_times import NodeTime
-from rir_deploy.engines.openvino import DEVICE, _read, _runtime, precision_hint
+from rir_deploy.engines.openvino import DEVICE, load_runtime, precision_hint, read_model
 from rir_deploy.errors import BackendError
 
 _ORIGINALS = "originalLayersNames"
@@ -32,10 +32,10 @@ def run_in_bf16(engine: Path, threads: int) -> Callable[[Array], object]:
 
 def profile_openvino(engine: Path, batch: Array, threads: int, runs: int) -> list[NodeTime]:
     """See `node_times.time_nodes`."""
-    ov = _runtime()
+    ov = load_runtime()
     core = ov.Core()
     hint = precision_hint(
-        _read(core, str(engine), f"'{engine}'"), core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
+        read_model(core, str(engine), f"'{engine}'"), core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
     )
     compiled = _compile(engine, threads, INFERENCE_PRECISION_HINT=hint, PERF_COUNT=True)
     request = compiled.create_infer_request()
@@ -55,10 +55,10 @@ def profile_openvino(engine: Path, batch: Array, threads: int, runs: int) -> lis
 
 
 def _compile(engine: Path, threads: int, **config: object) -> Any:
-    core = _runtime().Core()
+    core = load_runtime().Core()
     settings = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": threads, **config}
     try:
-        return core.compile_model(_read(core, str(engine), f"'{engine}'"), DEVICE, settings)
+        return core.compile_model(read_model(core, str(engine), f"'{engine}'"), DEVICE, settings)
     except RuntimeError as error:
         raise BackendError(f"OpenVINO cannot compile '{engine}' so: {str(error).strip().splitlines()[-1]}") from error
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rir_deploy.errors import BackendError, UsageError
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
     from torch import nn
 
 
@@ -48,3 +49,14 @@ def load_module(
     loaded = load_checkpoint(path, image_size)
     shape = (loaded.config.in_channels, *loaded.config.image_size)
     return LoadedModule(loaded.model, loaded.layout, shape, loaded.recipe, loaded.accuracy)
+
+
+def trace(path: Path, factory: str | None, image: tuple[int, int, int]) -> ir.Model:
+    """A checkpoint as the exporter leaves it, not folded; ``image`` is (C, H, W).
+
+    Raises:
+        BackendError, UsageError, InputError: as `load_module` and `export` do.
+    """
+    from rir_deploy.export import ExportOptions, export
+
+    return export(load_module(path, factory).module, ExportOptions(image))

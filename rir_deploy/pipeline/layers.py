@@ -15,9 +15,8 @@ from rir_deploy.data.dataset import Dataset
 from rir_deploy.data.preprocess import Preprocessing
 from rir_deploy.engines.manifest import check_engine
 from rir_deploy.errors import UsageError
-from rir_deploy.export import ExportOptions, export
 from rir_deploy.onnx_file import load_onnx
-from rir_deploy.pipeline.checkpoints import load_module
+from rir_deploy.pipeline.checkpoints import trace
 from rir_deploy.pipeline.feature_maps import FeatureMap, find_feature_maps, network_input
 from rir_deploy.pipeline.isolate import GraphSession, input_name, is_cut, isolate, reading_images
 from rir_deploy.pipeline.matching import Arrays, Match, match
@@ -116,7 +115,7 @@ def open_graph(path: Path, side: Side, dataset: Dataset, factory: str | None, *,
     preprocessing = dataset.preprocessing
     kind = kind_of(path)
     if kind == "checkpoint":
-        model = export(load_module(path, factory).module, ExportOptions(preprocessing.input_shape))
+        model = trace(path, factory, preprocessing.input_shape)
     elif kind == "onnx":
         model = load_onnx(path)
     elif kind == "engine":

@@ -7,25 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
+
 from rir_deploy.artifacts import sha256_file
-from rir_deploy.export import ExportOptions, export
 from rir_deploy.onnx_file import load_onnx, save_onnx
 from rir_deploy.pipeline.block_graph import block_graphs
-from rir_deploy.pipeline.checkpoints import load_module
+from rir_deploy.pipeline.checkpoints import trace
 from rir_deploy.pipeline.layers import EDGES, compare_layers, look_into, open_graph
 from rir_deploy.pipeline.matrix import GraphSpec
 from rir_deploy.pipeline.run_steps import RunSteps
 from rir_deploy.pipeline.sides import open_side
-from rir_deploy.pipeline.stage_table import (
-    FOLDED,
-    FOLDED_FILE,
-    PYTORCH,
-    TRACED,
-    Made,
-    Stages,
-    compare_stages,
-    graph_stage,
-)
+from rir_deploy.pipeline.stage_table import FOLDED_FILE, Stages, compare_stages, graph_stage, stages_in
 from rir_deploy.pipeline.views import open_views
 
 Record = dict[str, Any]
@@ -55,29 +47,21 @@ def compare_run(
 def _compare(
     run: RunSteps, checkpoint: Path, graphs: Sequence[Record], engines: Sequence[Record], kept_trace: bool
 ) -> Record:
-    folder = run.folder.path
+    folder, factory = run.folder.path, run.plan.factory
     with tempfile.TemporaryDirectory() as temporary:
         traced = folder / GraphSpec("fp32", folded=False).file
         if not kept_trace:
             traced = Path(temporary) / "traced.onnx"
-            shape = run.recipe.preprocessing.input_shape
-            save_onnx(
-                export(load_module(checkpoint, run.plan.factory).module, ExportOptions(shape)), traced, force=True
-            )
-        made = [
-            Made(PYTORCH, None, checkpoint),
-            Made(TRACED, PYTORCH, traced),
-            Made(FOLDED, TRACED, folder / FOLDED_FILE),
-            *(Made(_stage_of(one), FOLDED, folder / one["file"]) for one in graphs if one["file"] != FOLDED_FILE),
-            *(Made(one["name"], _stage_of(one), folder / "engines" / one["name"]) for one in engines),
-        ]
-        stages = compare_stages(
-            made, run.dataset("test"), run.recipe.name, factory=run.plan.factory, progress=run.progress
-        )
+            save_onnx(trace(checkpoint, factory, run.recipe.preprocessing.input_shape), traced, force=True)
+        files = [(_stage_of(one), one["file"]) for one in graphs]
+        names = [(one["name"], _stage_of(one)) for one in engines]
+        made = stages_in(folder, checkpoint, traced, files, names)
+        model = load_onnx(traced)
+        stages = compare_stages(made, run.dataset("test"), run.recipe.name, factory=factory, progress=run.progress)
         return {
             "stages": _stages_record(stages),
-            "layers": _layers(run, checkpoint, traced, graphs),
-            "block": block_graphs(load_onnx(traced), load_onnx(folder / FOLDED_FILE)),
+            "layers": _layers(run, checkpoint, model, graphs),
+            "block": block_graphs(model, load_onnx(folder / FOLDED_FILE)),
         }
 
 
@@ -99,7 +83,7 @@ def _stages_record(stages: Stages) -> Record:
     return {"images": stages.images, "rows": rows}
 
 
-def _layers(run: RunSteps, checkpoint: Path, traced: Path, graphs: Sequence[Record]) -> list[Record]:
+def _layers(run: RunSteps, checkpoint: Path, traced: ir.Model, graphs: Sequence[Record]) -> list[Record]:
     """Every graph's feature maps against those of the trace."""
     found, factory = [], run.plan.factory
     with open_side(checkpoint, model=factory) as reference:
@@ -107,7 +91,7 @@ def _layers(run: RunSteps, checkpoint: Path, traced: Path, graphs: Sequence[Reco
             path = run.folder.path / one["file"]
             with open_side(path) as side:
                 views = open_views(run.source("test"), run.plan.recipe, reference, side)
-                left = look_into(checkpoint, reference, load_onnx(traced), views.reference.preprocessing)
+                left = look_into(checkpoint, reference, traced, views.reference.preprocessing)
                 right = open_graph(path, side, views.candidate, factory)
                 report = compare_layers(left, right, views, one["precision"], run.progress)
             rows = [row.to_dict() for row in report.rows if row.block not in EDGES]  # stages say that of all images

@@ -106,6 +106,30 @@ def compare_stages(
     return Stages(tuple(rows), _top1(logits[PYTORCH], dataset.labels), len(dataset), dataset.source.name, recipe)
 
 
+def stages_in(
+    folder: Path,
+    checkpoint: Path,
+    traced: Path,
+    graphs: Iterable[tuple[str, str]],
+    engines: Iterable[tuple[str, str]],
+) -> list[Made]:
+    """Every stage of a run, in order.
+
+    Args:
+        folder: the run's.
+        traced: the graph as the exporter left it.
+        graphs: the stage and the file of each, the folded one among them or not.
+        engines: the name of each, and the stage that is the graph it was built from.
+    """
+    return [
+        Made(PYTORCH, None, checkpoint),
+        Made(TRACED, PYTORCH, traced),
+        Made(FOLDED, TRACED, folder / FOLDED_FILE),
+        *(Made(stage, FOLDED, folder / file) for stage, file in graphs if file != FOLDED_FILE),
+        *(Made(name, stage, folder / "engines" / name) for name, stage in engines),
+    ]
+
+
 def graph_stage(precision: str, flavour: str | None) -> str:
     """The stage that is the graph of a precision."""
     if precision == "fp32":

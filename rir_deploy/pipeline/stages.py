@@ -18,23 +18,13 @@ from pathlib import Path
 
 from rir_deploy.artifacts import sha256_file
 from rir_deploy.errors import InputError, UsageError
-from rir_deploy.export import ExportOptions, export
 from rir_deploy.onnx_file import load_onnx, read_provenance, save_onnx
-from rir_deploy.pipeline.checkpoints import load_module
+from rir_deploy.pipeline.checkpoints import trace
 from rir_deploy.pipeline.chosen import check_not_chosen_on
 from rir_deploy.pipeline.progress import Progress, silent
 from rir_deploy.pipeline.run import RUN_NAME
 from rir_deploy.pipeline.sources import open_dataset
-from rir_deploy.pipeline.stage_table import (
-    FOLDED,
-    FOLDED_FILE,
-    PYTORCH,
-    TRACED,
-    Made,
-    Stages,
-    compare_stages,
-    graph_stage,
-)
+from rir_deploy.pipeline.stage_table import FOLDED_FILE, Made, Stages, compare_stages, graph_stage, stages_in
 from rir_deploy.recipe import Recipe
 from rir_deploy.report.schema import Run, read_run
 
@@ -86,24 +76,13 @@ def verify_stages(request: StagesRequest, progress: Progress = silent) -> Stages
 @contextmanager
 def _sides(request: StagesRequest, run: Run, checkpoint: Path, recipe: Recipe) -> Iterator[list[Made]]:
     """Every stage of the run."""
-    module = load_module(checkpoint, request.factory).module
+    model = trace(checkpoint, request.factory, recipe.preprocessing.input_shape)
     with tempfile.TemporaryDirectory() as temporary:
         traced = Path(temporary) / "traced.onnx"
-        save_onnx(export(module, ExportOptions(recipe.preprocessing.input_shape)), traced, force=False)
-        yield [
-            Made(PYTORCH, None, checkpoint),
-            Made(TRACED, PYTORCH, traced),
-            Made(FOLDED, TRACED, request.run / FOLDED_FILE),
-            *(
-                Made(graph_stage(one.precision, one.flavour), FOLDED, request.run / one.file)
-                for one in run.graphs
-                if one.file != FOLDED_FILE
-            ),
-            *(
-                Made(one.name, graph_stage(one.precision, one.flavour), request.run / "engines" / one.name)
-                for one in run.engines
-            ),
-        ]
+        save_onnx(model, traced, force=False)
+        graphs = [(graph_stage(one.precision, one.flavour), one.file) for one in run.graphs]
+        engines = [(one.name, graph_stage(one.precision, one.flavour)) for one in run.engines]
+        yield stages_in(request.run, checkpoint, traced, graphs, engines)
 
 
 def _read(folder: Path) -> Run:
