@@ -16,6 +16,7 @@ from rir_deploy.engines.loading import load_engine
 from rir_deploy.engines.manifest import MANIFEST_NAME, Manifest, check_engine
 from rir_deploy.errors import BackendError, InputError
 from tests.conftest import Made, Runner
+from tests.fuzz.noise import places, put
 
 FUZZ = settings(
     max_examples=100,
@@ -40,20 +41,6 @@ JSON: st.SearchStrategy[Any] = st.recursive(
 def engine(made: Made, tmp_path: Path) -> Path:
     shutil.copytree(made.engine, tmp_path / "engine")
     return tmp_path / "engine"
-
-
-def places(data: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Every place in a manifest, by its keys and indices."""
-    items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
-    return [path, *(place for key, value in items for place in places(value, (*path, key)))]
-
-
-def put(data: Any, path: tuple[Any, ...], value: Any) -> Any:
-    if not path:
-        return value
-    copy = dict(data) if isinstance(data, dict) else list(data)
-    copy[path[0]] = put(copy[path[0]], path[1:], value)
-    return copy
 
 
 def opened(folder: Path, trust: bool = False) -> Manifest | None:
