@@ -12,15 +12,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.tables import RESULTS, ROOT, machine, table
+from benchmarks.tables import RESULTS, ROOT, machine, table, write_section
 
 DOCUMENT = ROOT / "docs" / "latency.md"
 HEADING = "## Held against other timers\n"
 
 
 def main() -> None:
-    text = DOCUMENT.read_text(encoding="utf-8")
-    DOCUMENT.write_text(text.partition(HEADING)[0] + figures(), encoding="utf-8")
+    write_section(DOCUMENT, HEADING, figures())
 
 
 def figures() -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.tables import RESULTS, ROOT, table
+
 # Of an engine, the layers that lose most.
 LAYERS = 6
 # A median over this multiple of the fastest call is not the engine's doing.
@@ -46,11 +49,6 @@ Ceilings are kept in `$XDG_CACHE_HOME/rir-deploy` (or `~/.cache/rir-deploy`), by
 the runtimes; what is damaged, edited or of another machine is measured anew. `--no-cache` neither reads nor writes
 it.
 """
-
-
-def table(titles: list[str], rows: list[list[object]]) -> str:
-    lines = [titles, ["---"] * len(titles), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 def engines(record: dict[str, Any]) -> str:
@@ -105,7 +103,7 @@ def layers(row: dict[str, Any]) -> str:
         f"All {len(timed)} layers lose {lost:.3f} ms together; everything else that runs (rounding the input, changes "
         f"of layout, the average) takes {row['rest_ms']:.3f} ms; {between:+.3f} ms of the median are in no node's time."
     )
-    return f"{table(titles, rows)}\n\n{words}"
+    return f"{table(titles, rows)}\n{words}"
 
 
 def attempts(record: dict[str, Any]) -> str:
@@ -129,9 +127,9 @@ def document() -> str:
         "## The full-size RiR\n",
         f"{record['network']}, folded; {machine['cpu']} ({', '.join(machine['features'])}), "
         f"{record['threads']} threads.\n",
-        engines(record) + "\n",
+        engines(record),
         "### Ceilings of this machine\n",
-        ceilings(record) + "\n",
+        ceilings(record),
     ]
     if any(row["median_ms"] > BUSY * row["fastest_ms"] for row in record["engines"]):
         parts.append(
@@ -148,7 +146,7 @@ def document() -> str:
             "## What was tried to bring INT8 at batch 1 nearer to it\n",
             "Each change alone, in turns with the engine as it is, each in a process of its own; the ratio is the "
             "median over the rounds of (changed / as it is), under 1 is faster. *The same again* is the noise.\n",
-            attempts(json.loads(tried.read_text(encoding="utf-8"))) + "\n",
+            attempts(json.loads(tried.read_text(encoding="utf-8"))),
         ]
     return "\n".join(parts)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,13 @@ def main() -> None:
     (ROOT / "docs" / "performance.md").write_text("\n".join(part for part in parts if part), encoding="utf-8")
 
 
-def table(columns: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
+def write_section(document: Path, heading: str, text: str) -> None:
+    """Replace what a document holds from a heading to its end; ``text`` begins with that heading."""
+    before = document.read_text(encoding="utf-8").partition(heading)[0]
+    document.write_text(before + text, encoding="utf-8")
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     lines = [columns, tuple("---" for _ in columns), *rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines) + "\n"
 
