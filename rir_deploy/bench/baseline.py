@@ -19,6 +19,7 @@ Key = tuple[str, str, int, str]
 # What a row says of how it was timed, each with its words.
 _HOW: dict[str, Callable[[Any], str]] = {
     "threads": lambda count: f"on {count} threads",
+    "streams": lambda count: f"with {count} requests in flight",
     "cuda_graph": lambda used: f"{'with' if used else 'without'} a CUDA graph",
     "transfers": lambda timed: f"{'with' if timed else 'without'} the copies to and from the GPU",
 }
@@ -28,8 +29,8 @@ _HOW: dict[str, Callable[[Any], str]] = {
 class Baseline:
     """An earlier run's ms a call (`LatencyRecord.cost_ms`).
 
-    ``cpu`` is its machine's, None where it does not say; ``how`` holds what the rows say of threads, CUDA graphs and
-    copies.
+    ``cpu`` is its machine's, None where it does not say; ``how`` holds what the rows say of threads, streams, CUDA
+    graphs and copies.
     """
 
     file: str
@@ -61,10 +62,13 @@ class Baseline:
     def _otherwise(self, row: BenchRow) -> Iterator[str]:
         key = self._key(row)
         before = {} if key is None else self.how.get(key, {})
+        now = dict(row.details)
+        if row.record is not None and row.record.streams is not None:
+            now["streams"] = row.record.streams
         for name, words in _HOW.items():
-            if name in before and name in row.details and before[name] != row.details[name]:
+            if name in before and name in now and before[name] != now[name]:
                 yield (
-                    f"the baseline was measured {words(before[name])}, and this is {words(row.details[name])}: "
+                    f"the baseline was measured {words(before[name])}, and this is {words(now[name])}: "
                     "the times cannot be compared; make one in the same way"
                 )
 

@@ -16,6 +16,8 @@ PERCENTILE_METHOD = "nearest rank"
 MAX_TAIL = 2.0
 MAX_QUARTILES = 0.10
 MAX_DRIFT = 0.10
+# Steps of the recorded distribution, from the fastest call to the slowest: every 2.5 %.
+QUANTILES = 40
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class LatencyRecord:
         std_ms: of a sample (n - 1); 0 for a single call.
         iqr_ms: from the 25th to the 75th percentile: what the middle half of the calls covers.
         percentiles_ms: by percentile, each a time that was seen (see `percentile_of`).
+        quantiles_ms: the distribution: the fastest call, the percentiles at every 1 / `QUANTILES`, the slowest call.
         round_medians_ms: one a round.
         round_throughputs_per_s: one a round.
         throughput_per_s: images a second over the time of all rounds, with as many calls in flight as there were.
@@ -44,6 +47,7 @@ class LatencyRecord:
     std_ms: float
     iqr_ms: float
     percentiles_ms: dict[float, float]
+    quantiles_ms: tuple[float, ...]
     round_medians_ms: tuple[float, ...]
     round_throughputs_per_s: tuple[float, ...]
     throughput_per_s: float
@@ -75,6 +79,7 @@ class LatencyRecord:
             "throughput_per_s": self.throughput_per_s,
             **({} if self.streams is None else {"streams": self.streams}),
             "runs": self.runs,
+            "quantiles_ms": list(self.quantiles_ms),
             "round_medians_ms": list(self.round_medians_ms),
             "round_throughputs_per_s": list(self.round_throughputs_per_s),
             "warnings": list(self.warnings),
@@ -115,6 +120,7 @@ def summarize(
         std_ms=statistics.stdev(times) if len(times) > 1 else 0.0,
         iqr_ms=percentile_of(times, 75) - percentile_of(times, 25),
         percentiles_ms={percentile: percentile_of(times, percentile) for percentile in percentiles},
+        quantiles_ms=tuple(percentile_of(times, 100 * step / QUANTILES) for step in range(QUANTILES + 1)),
         round_medians_ms=medians,
         round_throughputs_per_s=rates,
         throughput_per_s=_per_second(batch * len(times), sum(samples.elapsed_ns for samples in rounds)),

@@ -132,12 +132,12 @@ def _bench(contenders: list[Contender], request: BenchRequest, progress: Progres
     baseline = None if request.baseline is None else read_baseline(request.baseline)
     notes = machine_doubts(machine, options.threads or 1, load_average())
     if baseline is not None:
-        planned = [row_of(trial, options, gpu) for trial in trials]
-        check_common(planned, baseline)
-        notes += baseline.differences(planned, machine.cpu)
+        check_common([row_of(trial, options, gpu) for trial in trials], baseline)
     with Watch(own_cores()) as watch:
         _run_rounds(trials, request, options, progress)
     rows = tuple(row_of(trial, options, gpu) for trial in trials)
+    if baseline is not None:
+        notes += baseline.differences(rows, machine.cpu)
     return Benched(
         rows,
         tuple(tuple(samples.times_ns for samples in trial.rounds) for trial in trials),

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rir_deploy.report import text
-from rir_deploy.report.pairs import medians_ms
-from rir_deploy.report.rules import LATENCY, SIZE, Better, by_images, by_sqnr, smaller
+from rir_deploy.report.pairs import medians_ms, throughputs_per_s
+from rir_deploy.report.rules import LATENCY, SIZE, Better, by_images, by_sqnr, larger, smaller
 from rir_deploy.report.schema import Run
-from rir_deploy.report.schema_engine import Engine
 from rir_deploy.report.summary import summarize
 
 
@@ -39,7 +38,7 @@ class Compared:
 
     @property
     def worse(self) -> tuple[str, ...]:
-        """What a later run lacks or is worse at than the first, a sentence each."""
+        """What a later run lacks, did not run or is worse at than the first, a sentence each."""
         lacking = (sentence for index in range(len(self.runs)) for sentence in self.lacking(index).values())
         figures = (
             f"{self.names[index]}: {one.engine}, {one.name} {one.words[index]} against {one.words[0]}"
@@ -50,7 +49,7 @@ class Compared:
         return (*lacking, *figures)
 
     def lacking(self, index: int) -> dict[str, str]:
-        """The engines of the first run that the run at ``index`` does not have, each with a sentence that says so."""
+        """The engines of the first run that the run at ``index`` lacks or did not run, each with a sentence on it."""
         return _lacking(self.names, self.runs, index)
 
     @property
@@ -136,15 +135,18 @@ def _measures(
         judged(lambda i: by_sqnr(proofs[0], proofs[i]), same_data),
         ["equal" if one is not None and one.max_abs_error == 0 else "" for one in proofs],
     )
-    times = [_times(run, engine) for run, engine in zip(runs, engines, strict=True)]
+    known = list(zip(runs, engines, strict=True))
+    times = [{} if engine is None else medians_ms(run, engine) for run, engine in known]
     for batch in sorted({batch for one in times for batch in one}):
         medians = [one.get(batch) for one in times]
         better = judged(lambda i, seen=medians: smaller(seen[0], seen[i], LATENCY), same_machine)  # type: ignore[misc]
         yield _measure(name, f"latency at batch {batch}", medians, lambda value: f"{text.ms(value)} ms", better)
-
-
-def _times(run: Run, engine: Engine | None) -> dict[int, float]:
-    return {} if engine is None else medians_ms(run, engine)
+    flows = [{} if engine is None else throughputs_per_s(run, engine) for run, engine in known]
+    for key in sorted({key for one in flows for key in one}):
+        rates = [one.get(key) for one in flows]
+        better = judged(lambda i, seen=rates: larger(seen[0], seen[i], LATENCY), same_machine)  # type: ignore[misc]
+        title = f"throughput at batch {key[0]}, {text.plural(key[1], 'stream')}"
+        yield _measure(name, title, rates, lambda value: f"{text.number(value, 0)} images/s", better)
 
 
 def _measure(
@@ -172,9 +174,17 @@ def _machine(run: Run) -> tuple[str, str, object]:
 
 
 def _lacking(names: Sequence[str], runs: Sequence[Run], index: int) -> dict[str, str]:
-    own = {engine.name for engine in runs[index].engines}
-    missing = [engine.name for engine in runs[0].engines if engine.name not in own]
-    return {name: f"{names[index]} has no engine {name}, which {names[0]} has" for name in missing}
+    """What the first run has and a later one has not, or what ran in the first and did not in the later one."""
+    own = {engine.name: engine for engine in runs[index].engines}
+    found = {}
+    for engine in runs[0].engines:
+        there = own.get(engine.name)
+        if there is None:
+            found[engine.name] = f"{names[index]} has no engine {engine.name}, which {names[0]} has"
+        elif engine.ran and not there.ran:
+            reason = f" ({there.reason})" if there.reason else ""
+            found[engine.name] = f"{names[index]} did not run {engine.name}{reason}, which {names[0]} did"
+    return found
 
 
 def _notes(names: Sequence[str], runs: Sequence[Run]) -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from rir_deploy.report.rules import LATENCY, SIZE, Better, by_images, by_sqnr, smaller
 from rir_deploy.report.schema import Run
-from rir_deploy.report.schema_engine import SYNCHRONOUS, Engine
+from rir_deploy.report.schema_engine import SYNCHRONOUS, BenchResult, Engine
 from rir_deploy.report.schema_graph import Graph
 
 Winner = Literal["folded", "unfolded", "level"]
@@ -83,12 +83,22 @@ def _graph(graphs: tuple[Graph, ...], engine: Engine) -> Graph | None:
 
 def medians_ms(run: Run, engine: Engine) -> dict[int, float]:
     """The median latency of an engine by batch size, one call after another."""
-    results = () if run.bench is None else run.bench.results
     return {
         one.batch: one.latency_ms.median
-        for one in results
-        if one.latency_ms is not None
-        and one.mode == SYNCHRONOUS
-        and (one.streams or 1) == 1
-        and PurePosixPath(one.engine).name == engine.name
+        for one in _results(run, engine)
+        if one.latency_ms is not None and one.mode == SYNCHRONOUS and (one.streams or 1) == 1
     }
+
+
+def throughputs_per_s(run: Run, engine: Engine) -> dict[tuple[int, int], float]:
+    """Images a second of an engine with several calls in flight, by batch size and how many."""
+    return {
+        (one.batch, one.streams): one.throughput_per_s
+        for one in _results(run, engine)
+        if one.throughput_per_s is not None and one.mode != SYNCHRONOUS and one.streams is not None
+    }
+
+
+def _results(run: Run, engine: Engine) -> list[BenchResult]:
+    results = () if run.bench is None else run.bench.results
+    return [one for one in results if PurePosixPath(one.engine).name == engine.name]

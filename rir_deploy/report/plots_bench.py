@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rir_deploy.report import text
 from rir_deploy.report.plots import Key, Plot, precision_keys
+from rir_deploy.report.plots_spread import spread_plot
 from rir_deploy.report.rows import WIDTH_IN, Row, dot, row_axes, scale, span, tick, tracks
 from rir_deploy.report.schema_engine import Bench, BenchResult, Latency
 from rir_deploy.report.series import frame, role, shape
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 
 def bench_plots(bench: Bench) -> list[Plot]:
-    """A latency plot for each batch size that was timed; over several, latency and images/s by batch size: those of one
-    call after another, and the throughput of several in flight.
+    """Latency and the spread of the calls for each batch size that was timed; over several, latency and images/s by
+    batch size: those of one call after another, and the throughput of several in flight.
     """
     alone, flying = split(bench)
     names = labels(bench)
@@ -31,7 +32,8 @@ def bench_plots(bench: Bench) -> list[Plot]:
         _sweep(alone, names, one_caller, "images/s", _rate),
         _sweep(flying, names, "Throughput over batch size, several calls in flight", "images/s", _rate),
     )
-    return [*(_latency_plot(bench, batch) for batch in batches), *(plot for plot in sweeps if plot is not None)]
+    of_batches = [plot for batch in batches for plot in (_latency_plot(bench, batch), spread_plot(bench, batch))]
+    return [plot for plot in (*of_batches, *sweeps) if plot is not None]
 
 
 def _latency_plot(bench: Bench, batch: int) -> Plot:

@@ -4,7 +4,7 @@
    predictions; of two counts that differ by chance alone, the difference is under two standard deviations,
    2 sqrt(sum of both), 95 times in 100. Top-1 of two checkpoints: 2 sqrt(n (p (1 - p) + q (1 - q))), as of two samples.
 2. SQNR: under 0.5 dB, 6 % of the error; over 100 dB both are the rounding of FP32.
-3. latency (median) under 5 %, as two timings of one engine differ; size under 1 %.
+3. latency (median) and throughput under 5 %, as two timings of one engine differ; size under 1 %.
 """
 
 from __future__ import annotations
@@ -56,6 +56,11 @@ def smaller(first: float | None, second: float | None, level: float) -> Better |
     if abs(first - second) <= level * max(first, second):
         return "level"
     return "first" if first < second else "second"
+
+
+def larger(first: float | None, second: float | None, level: float) -> Better | None:
+    """By the larger figure, as `smaller`."""
+    return smaller(second, first, level)
 
 
 def _sqnr(verify: Verify) -> float | None:

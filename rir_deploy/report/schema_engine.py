@@ -23,10 +23,35 @@ class Clocks:
 
 
 @dataclass(frozen=True)
+class DeviceClock:
+    """Of a Jetson's GPU, which NVIDIA's driver says nothing about."""
+
+    name: str
+    mhz: Amount | None = None
+    max_mhz: Amount | None = None
+
+
+@dataclass(frozen=True)
+class GpuState:
+    """A GPU when the record was made; None is what its driver does not say. ``throttled``: why it is slowed down."""
+
+    name: str
+    clock_mhz: Amount | None = None
+    max_clock_mhz: Amount | None = None
+    temperature_c: float | None = None
+    power_w: Amount | None = None
+    power_limit_w: Amount | None = None
+    throttled: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Board:
-    """``power_mode`` is a Jetson's."""
+    """``power_mode``, ``gpu_clocks`` and ``power_w`` (by rail) are a Jetson's; temperatures are by thermal zone."""
 
     power_mode: str | None = None
+    gpu_clocks: tuple[DeviceClock, ...] = ()
+    temperatures_c: dict[str, float] = field(default_factory=dict)
+    power_w: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -42,6 +67,7 @@ class Machine:
     gpus: tuple[str, ...]
     driver: str | None
     clocks: Clocks = Clocks()
+    gpu_states: tuple[GpuState, ...] = ()
     board: Board = Board()
 
 
@@ -157,6 +183,11 @@ class Engine:
     verify: Verify | None
 
     @property
+    def ran(self) -> bool:
+        """Whether the engine itself answered, and not a graph in its place."""
+        return self.status in ("verified", "failed")
+
+    @property
     def failed(self) -> bool:
         """A proof that failed counts, whatever the status says."""
         return self.status == "failed" or (self.verify is not None and not self.verify.passed)
@@ -180,7 +211,7 @@ class BenchResult:
 
     ``mode`` is how the calls follow one another, ``streams`` how many are in flight. ``speedup`` is over the first row
     of the same mode and batch size that ran, by the median or, where several are in flight, by images/s; what was not
-    measured is None.
+    measured is None. ``quantiles_ms`` are equally spaced, from the fastest call to the slowest.
     """
 
     engine: str
@@ -198,6 +229,38 @@ class BenchResult:
     load_ms: Amount | None = None
     first_inference_ms: Amount | None = None
     peak_memory_mb: Amount | None = None
+    quantiles_ms: tuple[Amount, ...] = ()
+
+
+@dataclass(frozen=True)
+class GpuConditions:
+    """A GPU while the timing went on; ``clock_mhz`` from the lowest to the highest that was seen."""
+
+    name: str
+    clock_mhz: tuple[Amount, Amount] | None = None
+    max_temperature_c: float | None = None
+    max_power_w: Amount | None = None
+    throttled: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What happened while the timing went on; None is not known.
+
+    ``steal`` and ``others`` are the shares of the CPU time that the hypervisor gave to other machines, and that other
+    processes took; ``throttles`` and ``quota_stops`` count.
+    """
+
+    seconds: Amount
+    steal: Amount | None = None
+    others: Amount | None = None
+    throttles: Count | None = None
+    quota_stops: Count | None = None
+    cpu_power_w: Amount | None = None
+    cpu_mhz: tuple[Amount, Amount] | None = None
+    max_temperatures_c: dict[str, float] = field(default_factory=dict)
+    max_power_w: dict[str, float] = field(default_factory=dict)
+    gpus: tuple[GpuConditions, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -208,3 +271,4 @@ class Bench:
     settings: dict[str, object]
     results: tuple[BenchResult, ...]
     notes: tuple[str, ...] = field(default=())
+    conditions: Conditions | None = None

@@ -23,7 +23,8 @@ from rir_deploy.report.tables_bench import doubts, latency_table, load_table, se
 from rir_deploy.report.tables_engine import engines_table, proofs_table, runtimes_table
 from rir_deploy.report.tables_files import absent_table, files_table
 from rir_deploy.report.tables_int8 import candidates_table, pairs_table, ranking_table
-from rir_deploy.report.tables_model import fold_table, graphs_table, kept_tables, machine_table, model_table
+from rir_deploy.report.tables_machine import conditions_table, machine_table
+from rir_deploy.report.tables_model import fold_table, graphs_table, kept_tables, model_table
 from rir_deploy.report.tables_roofline import roofline_doubts, roofline_tables
 from rir_deploy.report.tables_stages import divergences, errors_table, stages_table
 
@@ -122,7 +123,9 @@ def _latency(run: Run) -> Section | None:
     if bench is None or not bench.results:
         return None
     machine = machine_table(bench.machine, "bench-machine", "The machine of the bench")
-    tables = (latency_table(bench), throughput_table(bench), load_table(bench), settings_table(bench), machine)
+    conditions = None if bench.conditions is None else conditions_table(bench.conditions)
+    figures = latency_table(bench), throughput_table(bench), load_table(bench)
+    tables = (*figures, settings_table(bench), machine, conditions)
     return Section(
         "latency",
         "Latency",

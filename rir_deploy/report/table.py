@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,3 +45,8 @@ class Table:
 def columns(*titles: str) -> tuple[Column, ...]:
     """Columns by title; one that begins with ">" is numeric."""
     return tuple(Column(title.removeprefix(">"), title.startswith(">")) for title in titles)
+
+
+def facts(name: str, caption: str, rows: Iterable[tuple[str, Cell]]) -> Table:
+    """A table of what is what."""
+    return Table(name, caption, columns("what", "value"), tuple((Cell(key), cell) for key, cell in rows))

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 from rir_deploy.report import text
 from rir_deploy.report.schema import Calibration, Change, Check, Fold, Run
-from rir_deploy.report.schema_engine import Clocks, Kept, Machine
+from rir_deploy.report.schema_engine import Kept
 from rir_deploy.report.schema_graph import Graph
-from rir_deploy.report.table import Cell, Table, columns
+from rir_deploy.report.table import Cell, Table, columns, facts
 
 # The counts of a fold, in the order shown: key, what it is called, whether it counts bytes.
 _COUNTS = (
@@ -36,7 +36,7 @@ def model_table(run: Run) -> Table:
         ("exported graph against PyTorch", _check(export.check)),
         ("calibration", Cell(_calibration(run.calibration))),
     ]
-    return _pairs("model", "Model and recipe", rows)
+    return facts("model", "Model and recipe", rows)
 
 
 def _check(check: Check | None) -> Cell:
@@ -50,39 +50,6 @@ def _calibration(calibration: Calibration | None) -> str:
     if calibration is None:
         return "none: no graph needed it"
     return f"{text.plural(calibration.images, 'image')} of {calibration.data}, {calibration.method}"
-
-
-def machine_table(machine: Machine, name: str, caption: str) -> Table:
-    """A machine as name and value; what could not be read is left out."""
-    clocks = machine.clocks
-    rows = [
-        ("system", machine.system),
-        ("CPU", machine.cpu),
-        ("cores", text.count(machine.cores)),
-        ("memory", "" if machine.memory_gb is None else f"{machine.memory_gb:g} GB"),
-        ("CPU features", ", ".join(machine.features)),
-        ("CPU clocks", _clocks(clocks)),
-        ("container's CPU quota", "" if clocks.quota_cores is None else f"{clocks.quota_cores:g} cores"),
-        ("power mode", machine.board.power_mode or ""),
-        ("GPU", ", ".join(machine.gpus) or "none"),
-        ("NVIDIA driver", machine.driver or "none"),
-        ("Python", machine.python),
-    ]
-    return _pairs(name, caption, [(key, Cell(value)) for key, value in rows if value])
-
-
-def _clocks(clocks: Clocks) -> str:
-    said = [
-        "" if clocks.fastest_mhz is None else f"{clocks.fastest_mhz:.0f} MHz",
-        "" if clocks.max_mhz is None else f"up to {clocks.max_mhz:.0f} MHz",
-        f"governor {clocks.governor}" if clocks.governor else "",
-        "" if clocks.turbo is None else f"turbo {'on' if clocks.turbo else 'off'}",
-    ]
-    return ", ".join(word for word in said if word)
-
-
-def _pairs(name: str, caption: str, rows: list[tuple[str, Cell]]) -> Table:
-    return Table(name, caption, columns("what", "value"), tuple((Cell(key), cell) for key, cell in rows))
 
 
 def fold_table(fold: Fold) -> Table:

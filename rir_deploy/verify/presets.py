@@ -49,6 +49,7 @@ class Gate:
             "margin": self.margin,
             "atol": None if tolerance is None else tolerance.atol,
             "rtol": None if tolerance is None else tolerance.rtol,
+            "steady": {"atol": self.steady.atol, "rtol": self.steady.rtol},
             "reason": self.reason,
         }
 

@@ -106,6 +106,16 @@ def test_what_was_timed_in_another_way_is_said(tmp_path: Path) -> None:
     ]
 
 
+def test_another_number_of_streams_is_said(tmp_path: Path) -> None:
+    data: Any = document([("x", "b", 1, 4.5)])
+    data["results"][0] |= {"mode": "pipelined", "throughput_per_s": 500, "streams": 4}
+    read = read_baseline(write(tmp_path / "old.json", data))
+    (said,) = read.differences([pipelined("x", 2)], "any CPU")
+    assert "with 4 requests in flight, and this is with 2 requests in flight" in said
+    data["results"][0]["streams"] = 2
+    assert read_baseline(write(tmp_path / "same.json", data)).differences([pipelined("x", 2)], "any CPU") == []
+
+
 def test_reading(tmp_path: Path) -> None:
     data = document([("x", "b", 1, 4.5), ("x", "b", 8, 9)], cpu="some CPU")
     data["results"].append({"engine": "gpu", "status": "not run", "latency_ms": None})  # type: ignore[attr-defined]

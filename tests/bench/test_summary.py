@@ -70,6 +70,7 @@ def test_the_plain_data_has_the_promised_keys() -> None:
     }
     assert data["cv"] == pytest.approx(np.arange(1, 201).std(ddof=1) / 100.5)
     assert "streams" not in data
+    assert data["quantiles_ms"] == [1, *(5 * step for step in range(1, 41))]
     assert data["throughput_per_s"] == pytest.approx(2 * 1000 / 100.5)
 
 

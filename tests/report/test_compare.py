@@ -115,6 +115,39 @@ def test_a_later_run_that_lacks_an_engine_is_worse() -> None:
     assert (new.worse, new.notes) == ((), ())
 
 
+def test_a_later_run_that_did_not_run_an_engine_is_worse() -> None:
+    def stopped(run: dict[str, Any]) -> None:
+        run["engines"][1] |= {"status": "built, not run", "reason": "no GPU"}
+
+    found = compared(stopped)
+    assert found.worse == ("run0 did not run openvino-int8 (no GPU), which base did",)
+    backwards = compare_runs(list(zip(("old", "new"), (found.runs[1], found.runs[0]), strict=True)))
+    assert backwards.worse == ()
+    assert compare_runs([("a", found.runs[1]), ("b", found.runs[1])]).worse == ()
+
+
+def test_throughput_is_compared_stream_by_stream() -> None:
+    def flying(run: dict[str, Any], rate: float, streams: int) -> None:
+        row = {"mode": "pipelined", "streams": streams, "throughput_per_s": rate}
+        run["bench"]["results"].append(run["bench"]["results"][1] | row)
+
+    first = sample()
+    flying(first, 1000, 2)
+    runs = [("base", first)]
+    for rate, streams in ((951, 2), (949, 2), (1060, 2), (500, 4)):
+        run = sample()
+        flying(run, rate, streams)
+        runs.append((f"{rate}", run))
+    found = compare_runs([(name, read_run(run)) for name, run in runs])
+    better = {one.name: one.better for one in found.measures if one.name.startswith("throughput")}
+    # Within 5 % is level; another number of streams is another figure.
+    assert better == {
+        "throughput at batch 1, 2 streams": (None, "level", "first", "second", None),
+        "throughput at batch 1, 4 streams": (None,) * 5,
+    }
+    assert "949: openvino-int8, throughput at batch 1, 2 streams 949 images/s against 1,000 images/s" in found.worse
+
+
 @pytest.fixture
 def runs(tmp_path: Path) -> list[Path]:
     """Two folders; in the second an engine is 10 % slower and another smaller."""

@@ -10,6 +10,7 @@ pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
 
 from rir_deploy.report.html import render
+from rir_deploy.report.plots_spread import histogram
 from tests.report.page import Page, read
 from tests.report.sample import CHECKPOINT, FOREIGN, FP32, engines, proof, sample, timed
 
@@ -178,6 +179,66 @@ def test_the_state_of_the_machine_is_shown_where_it_is_known() -> None:
     known = {row[0] for row in page.tables["machine"]}
     assert not known & {"CPU clocks", "container's CPU quota", "power mode"}
     assert known == {row[0] for row in read(render(sample())).tables["machine"]}
+
+
+def test_gpus_boards_and_what_happened_are_shown_where_they_are_known() -> None:
+    run = sample()
+    gpu = {"name": "NVIDIA X", "clock_mhz": 1410.0, "max_clock_mhz": 1980.0, "temperature_c": 61.2, "power_w": 70.4}
+    run["bench"]["machine"] |= {
+        "gpu_states": [gpu | {"power_limit_w": None, "throttled": ["heat (hardware)"], "driver": "580"}],
+        "board": {
+            "gpu_clocks": [{"name": "ga10b", "mhz": 918.0, "min_mhz": 306.0, "max_mhz": None}],
+            "temperatures_c": {"cpu-thermal": 48.25, "gpu-thermal": -1.0},
+            "power_w": {"VDD_IN": 7.24},
+        },
+    }
+    seen = {"name": "NVIDIA X", "clock_mhz": [1200.0, 1410.0], "max_temperature_c": 71.0, "max_power_w": None}
+    run["bench"]["conditions"] = {
+        "seconds": 61.6,
+        "steal": 0.0123,
+        "others": None,
+        "throttles": 0,
+        "quota_stops": 1,
+        "cpu_power_w": 9.87,
+        "cpu_mhz": [2596.0, 2596.0],
+        "max_temperatures_c": {},
+        "max_power_w": {"VDD_IN": 8.0},
+        "gpus": [seen | {"throttled": []}],
+    }
+    page = read(render(run))
+    assert page.row("bench-machine", "GPU now") == [
+        "NVIDIA X: 1410 of 1980 MHz, 61 °C, 70 W, slowed down by heat (hardware)"
+    ]
+    assert page.row("bench-machine", "GPU clock") == ["ga10b: 918 MHz"]
+    assert page.row("bench-machine", "temperatures") == ["cpu-thermal 48.2 °C, gpu-thermal -1.0 °C"]
+    assert page.row("bench-machine", "power drawn") == ["VDD_IN 7.2 W"]
+    assert page.tables["conditions"][1:] == [
+        ["watched for", "62 s"],
+        ["CPU time given to other machines", "1.2 %"],
+        ["CPU clock", "2596 MHz"],
+        ["CPU power", "9.9 W on average"],
+        ["slowed down by heat or power", "never"],
+        ["stopped by the container's quota", "1 time"],
+        ["most power drawn", "VDD_IN 8.0 W"],
+        ["GPU", "NVIDIA X: 1200 to 1410 MHz, up to 71 °C"],
+    ]
+    assert "conditions" not in read(render(sample())).tables
+
+
+def test_the_distribution_of_calls_is_drawn_as_it_was_recorded() -> None:
+    """Of 40 equal parts of the calls, 20 between 1 and 1.1 ms, 16 up to 1.2 ms, 4 far beyond."""
+    run = sample()
+    half, slower = [1 + 0.005 * i for i in range(21)], [1.1 + 0.1 * i / 16 for i in range(1, 17)]
+    run["bench"]["results"][1] |= {"quantiles_ms": [*half, *slower, 5, 6, 7, 8]}
+    page = read(render(run))
+    labels = [attributes["aria-label"] for tag, attributes in page.elements if tag == "svg"]
+    (spread,) = [label for label in labels if label.startswith("How calls spread at batch 1")]
+    # The median is 1.1; quantiles 10 and 30 of 40 are 1.05 and 1.1625, quantile 38 is 6.
+    assert spread.endswith("openvino-int8 half within 10.2 %, 95 % under 5.45×")
+    shares = [value / 1.1 for value in run["bench"]["results"][1]["quantiles_ms"]]
+    counts = histogram(shares, 1 / 1.1, 2.0)
+    assert sum(counts) == pytest.approx((36 + (2.2 - 1.2) / (5 - 1.2)) / 40)
+    assert counts[0] == pytest.approx(20 / 40 * (2.0 - 1 / 1.1) / len(counts) / (0.1 / 1.1))
 
 
 def test_throughput_alone_has_no_latency() -> None:
