@@ -27,7 +27,8 @@ def command(
     force: bool,
     as_json: bool,
 ) -> int:
-    """Show runs side by side, engine by engine: size, top-1, agreement, SQNR and latency, each against the first RUN.
+    """Show runs side by side, engine by engine: size, accuracy, SQNR, latency and throughput, each against the first
+    RUN.
 
     A RUN is the folder of a run or its run.json. A difference within chance or noise is called level; where images,
     machines or checkpoints differ, that is said, and what they decide is not judged.

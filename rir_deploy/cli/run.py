@@ -29,10 +29,11 @@ def command(plan: Path, output: Path, markdown: Path | None, junit: Path | None,
     """
     from rir_deploy.pipeline.plan import read_plan
     from rir_deploy.pipeline.run import run_plan
-    from rir_deploy.report.outputs import write_run
+    from rir_deploy.report.outputs import check_outputs, write_run
     from rir_deploy.report.schema import read_run
 
     chosen = read_plan(plan)
+    check_outputs({"--markdown": markdown, "--junit": junit}, force=True)
     with common.progress(as_json) as progress, training_bar(as_json) as on_step:
         record = run_plan(chosen, output, on_step=on_step, progress=progress)
     # As all that a run makes, they are made anew each time.

@@ -56,9 +56,7 @@ def run_self_test(
     from rir_deploy.pipeline.self_test import SelfTestRequest, self_test
     from rir_deploy.pipeline.sides import kind_of
 
-    if candidate is not None and kind_of(candidate) == "bundle":
-        raise UsageError(f"a bundle is not held against another; test '{candidate}' by itself, or name an engine")
-    if candidate is not None and names:
+    if candidate is not None and names and kind_of(candidate) != "bundle":
         raise UsageError("--engine chooses from the bundle, and a CANDIDATE is not in it; leave one out")
     with common.progress(as_json) as progress:
         tested = self_test(SelfTestRequest(bundle, names, candidate, factory, threads, simulate), progress)

@@ -80,7 +80,8 @@ def command(
     used. The bounds come from the gate of the precision; each can be set by hand.
 
     A bundle as REFERENCE brings its images, answers and bounds along: alone it tests itself, every graph and engine
-    that can run here; with a CANDIDATE it tests that one. The folder of a run, alone or as the CANDIDATE for the
+    that can run here; with a CANDIDATE it tests that one. Of a bundle as CANDIDATE, --engine says which graph or engine
+    is meant. The folder of a run, alone or as the CANDIDATE for the
     checkpoint it was made from, is gone through stage by stage: PyTorch, traced, folded, FP16 or Q/DQ, engine.
     """
     from rir_deploy.cli.verified import print_verified
@@ -99,7 +100,7 @@ def command(
     if kind_of(reference) == "bundle":
         check_alone(candidate)
         return run_self_test(reference, names, candidate, factory, threads, simulate, as_json)
-    if candidate is None or names:
+    if candidate is None or (names and kind_of(candidate) != "bundle"):
         raise UsageError(
             "name a REFERENCE and a CANDIDATE; only a bundle or a run stands alone, and --engine is of a bundle"
         )
@@ -123,6 +124,7 @@ def command(
         trust,
         margin,
         layers=layers,
+        names=names,
     )
     with common.progress(as_json) as progress:
         verified = verify_files(request, progress)

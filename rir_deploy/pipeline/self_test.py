@@ -20,6 +20,7 @@ from rir_deploy.data.preprocess import Preprocessing
 from rir_deploy.engines.manifest import check_engine
 from rir_deploy.errors import BackendError, InputError
 from rir_deploy.onnx_file import load_onnx
+from rir_deploy.pipeline.bundled import unpacked
 from rir_deploy.pipeline.progress import Progress, silent, tracked
 from rir_deploy.pipeline.sides import Side, open_side, runnable
 from rir_deploy.recipe import Recipe
@@ -32,7 +33,8 @@ Logits = NDArray[np.floating]
 @dataclass(frozen=True)
 class SelfTestRequest:
     """``names`` are graphs and engines of the bundle, all for none; ``candidate`` is tested in their place: an engine
-    built from the bundle, or another version of the model. ``simulate`` as `verify` has it.
+    built from the bundle, or another version of the model; if it is a bundle, ``names`` choose from that one.
+    ``simulate`` as `verify` has it.
     """
 
     bundle: Path
@@ -113,10 +115,9 @@ def self_test(request: SelfTestRequest, progress: Progress = silent) -> SelfTest
             outcomes = tuple(tester.test(item, request.threads) for item in watched)
             _check_any(request.bundle, outcomes)
         else:
-            side = open_side(
-                request.candidate, model=request.factory, threads=request.threads, simulate=request.simulate
-            )
-            outcomes = (tester.test_side(side),)
+            with unpacked(request.candidate, request.names) as (path, label):
+                side = open_side(path, model=request.factory, threads=request.threads, simulate=request.simulate)
+                outcomes = (replace(tester.test_side(side), name=label),)
         index = bundle.index
         return SelfTest(str(request.bundle), index.golden.source, len(tester.images), dict(index.bounds), outcomes)
 

@@ -115,7 +115,7 @@ def open_side(
     if kind == "onnx":
         return _onnx_side(path, threads)
     if kind == "bundle":
-        raise UsageError(f"'{path}' is a bundle, whose golden images are what others are compared on: name it first")
+        raise UsageError(f"'{path}' is a bundle, which is no one model; unpack a graph or an engine of it")
     return _engine_side(path if path.is_dir() else path.parent, threads, simulate, trust)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rir_deploy.errors import InputError, unknown_name
+from rir_deploy.pipeline.bundled import unpacked
 from rir_deploy.pipeline.chosen import check_not_chosen_on
 from rir_deploy.pipeline.layers import LayerReport, compare_layers, open_graph
 from rir_deploy.pipeline.places import PREPROCESSING
@@ -30,7 +31,7 @@ class VerifyRequest:
 
     ``data`` defaults to the recipe's test part; the bounds left out are those of the precision's gate. ``atol`` and
     ``rtol`` are by name of an output, "" for all. ``batches`` tries the batch sizes that the candidate takes,
-    ``layers`` compares feature maps.
+    ``layers`` compares feature maps. ``names`` choose from a bundle as the candidate.
     """
 
     reference: Path
@@ -50,6 +51,7 @@ class VerifyRequest:
     margin: float | None = None
     batches: bool = True
     layers: bool = False
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,12 @@ def verify_files(request: VerifyRequest, progress: Progress = silent) -> Verifie
         UsageError, InputError, BackendError: a side, the recipe or the data cannot be used. A failed gate is no
             error here: it is the result.
     """
+    with unpacked(request.candidate, request.names) as (path, label):
+        found = _verify(replace(request, candidate=path), progress)
+    return replace(found, candidate={**found.candidate, "path": label})
+
+
+def _verify(request: VerifyRequest, progress: Progress) -> Verified:
     with (
         _open(request.reference, request) as reference,
         _open(request.candidate, request) as candidate,

@@ -8,6 +8,7 @@ import os
 import random
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -266,3 +267,17 @@ def test_the_command(made: Made, rir: Runner, tmp_path: Path) -> None:
     assert "report.html" in ran.out
     ran = rir("run", plan, "-o", tmp_path / "run", "--json")
     assert [engine["name"] for engine in ran.json["engines"]] == ["onnxruntime-fp32"]
+    files = ("--markdown", tmp_path / "run.md", "--junit", tmp_path / "run.xml")
+    for _ in range(2):  # written anew each time
+        assert rir("run", plan, "-o", tmp_path / "run", *files).code == 0
+    suites = ElementTree.parse(tmp_path / "run.xml").getroot()
+    assert [(one.get("name"), one.get("failures")) for one in suites][:2] == [("export", "0"), ("parity", "0")]
+    assert (tmp_path / "run.md").read_text().startswith("## Deployment of model.safetensors: passed\n")
+
+
+def test_files_that_cannot_be_written_are_refused_before_the_run(made: Made, rir: Runner, tmp_path: Path) -> None:
+    plan = write_plan(tmp_path, made.checkpoint)
+    ran = rir("run", plan, "-o", tmp_path / "run", "--markdown", plan / "run.md")
+    assert ran.code == 2
+    assert "run.md" in ran.err
+    assert not (tmp_path / "run").exists()

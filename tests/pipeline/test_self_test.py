@@ -194,10 +194,36 @@ def test_other_candidates(bundled: Bundled, made: Made, rir: Runner, tmp_path: P
     assert "against the FP32 graph" in ran.err
 
 
+def test_one_of_a_bundle_is_a_candidate(bundled: Bundled, made: Made, rir: Runner, tmp_path: Path) -> None:
+    """For a checkpoint, on all test images and layer by layer, as if it were a file of its own."""
+    ran = rir("verify", made.checkpoint, bundled.file, "--engine", "onnxruntime-int8", "--layers", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["candidate"]["path"] == f"{bundled.file}/onnxruntime-int8"
+    assert (ran.json["candidate"]["kind"], ran.json["gate"]["precision"]) == ("engine", "int8")
+    assert ran.json["images"] > 32
+    assert ran.json["layers"]["rows"]
+    ran = rir("verify", made.checkpoint, bundled.file, "--engine", "fp16")
+    assert ran.code == 0, ran.err
+    assert "parity passed (gate fp16)" in ran.out
+    forged = forge(bundled, tmp_path / "forged.zip", wrong_graph)
+    ran = rir("verify", made.checkpoint, forged, "--engine", "fp16")
+    assert ran.code == 3
+    assert "parity failed: agreement" in ran.err
+
+
+def test_a_bundle_is_held_against_another(bundled: Bundled, rir: Runner, tmp_path: Path) -> None:
+    ran = rir("verify", bundled.file, bundled.file, "--engine", "fp32", "--json")
+    assert ran.code == 0, ran.err
+    assert [row["name"] for row in ran.json["results"]] == [f"{bundled.file}/fp32"]
+    forged = forge(bundled, tmp_path / "forged.zip", wrong_graph)
+    assert rir("verify", bundled.file, forged, "--engine", "fp16").code == 3
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("{onnx}", "{zip}"), "name it first"),
+        (("{onnx}", "{zip}"), "choose with --engine: fp32, fp16, int8-cpu"),
+        (("{onnx}", "{zip}", "--engine", "fp23"), "did you mean 'fp32'"),
         (("{onnx}",), "REFERENCE and a CANDIDATE"),
         (("{onnx}", "{onnx}", "--engine", "fp32"), "only a bundle"),
         (("{zip}", "{onnx}", "--engine", "fp32"), "leave one out"),
@@ -206,7 +232,7 @@ def test_other_candidates(bundled: Bundled, made: Made, rir: Runner, tmp_path: P
         (("{zip}", "{onnx}", "--batch", 32), "--batch"),
         (("{zip}", "--layers", "--trust"), "--trust, --layers: a bundle brings"),
         (("{zip}", "{onnx}", "--trust"), "--trust: a bundle brings"),
-        (("{zip}", "{zip}"), "a bundle is not held against another; test"),
+        (("{zip}", "{zip}"), "choose with --engine: fp32, fp16, int8-cpu"),
         (("{zip}", "--simulate", "--model", "a:b"), "--model, --simulate"),
         (("missing.zip",), "there is no file"),
     ],
