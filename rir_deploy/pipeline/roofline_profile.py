@@ -13,7 +13,8 @@ from rir_deploy.onnx_file import load_onnx
 from rir_deploy.pipeline.bench_images import random_batch
 from rir_deploy.pipeline.roofline_layers import GraphLayer
 
-RUNS = 30
+# Profiled calls: as many as take so long, within these bounds.
+_MS, RUNS, _MOST = 500.0, 30, 300
 _WARMUP = 5
 
 
@@ -36,8 +37,9 @@ def profile_layers(job: Job) -> Job:
     image = tuple(job["image"]) if job["image"] else None
     batch = random_batch(input_spec(load_onnx(Path(job["graph"]))), job["batch"], image)
     engine = Path(job["engine"])
-    time_nodes(job["backend"], engine, batch, job["threads"], _WARMUP)
-    return {"nodes": [asdict(one) for one in time_nodes(job["backend"], engine, batch, job["threads"], RUNS)]}
+    first = sum(node.ms for node in time_nodes(job["backend"], engine, batch, job["threads"], _WARMUP))
+    runs = max(RUNS, min(_MOST, round(_MS / max(first, 1e-3))))
+    return {"nodes": [asdict(one) for one in time_nodes(job["backend"], engine, batch, job["threads"], runs)]}
 
 
 def assign_times(layers: Sequence[GraphLayer], nodes: Sequence[NodeTime]) -> LayerTimes:
