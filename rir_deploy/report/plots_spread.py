@@ -24,6 +24,8 @@ _TAIL = 0.05
 
 def spread_plot(bench: Bench, batch: int) -> Plot | None:
     """Of one call after another at a batch size; None where no distribution was recorded."""
+    from matplotlib.ticker import MaxNLocator
+
     names = labels(bench)
     shown = [one for one in split(bench)[0] if one.batch == batch and one.latency_ms and len(one.quantiles_ms) > 1]
     shares = [_shares(one) for one in shown]
@@ -35,6 +37,7 @@ def spread_plot(bench: Bench, batch: int) -> Plot | None:
     with drawing(f"spread-{batch}"):
         figure, axes = row_axes(rows, axis=True)
         axes.set_xlim(low - 0.02 * (high - low), high)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}×")
         for index, (one, share) in enumerate(zip(shown, shares, strict=True)):
             _draw(axes, index, histogram(share, low, high), low, high, "ink" if is_eager(one) else one.precision)
@@ -42,8 +45,8 @@ def spread_plot(bench: Bench, batch: int) -> Plot | None:
     eager = (Key("ink", "■", "PyTorch eager"),) if any(map(is_eager, shown)) else ()
     precisions = [one.precision for one in shown if not is_eager(one)]
     caption = (
-        f"Distribution of the calls at batch {text.count(batch)}: how many over their time, each engine's as multiples "
-        "of its own median; calls beyond the right edge are not drawn"
+        f"How the calls spread at batch {text.count(batch)}: how many over their time, as multiples of the engine's "
+        "median; slower ones than the right edge are not drawn"
     )
     return Plot(caption, svg, (*eager, *precision_keys(precisions, "■")))
 
@@ -61,7 +64,7 @@ def _at(ordered: Sequence[float], share: float) -> float:
 
 def _words(result: BenchResult) -> str:
     shares = _shares(result)
-    return f"half within {100 * (_at(shares, 0.75) - _at(shares, 0.25)):.1f} %, 95 % under {_at(shares, 0.95):.2f}×"
+    return f"half within {100 * (_at(shares, 0.75) - _at(shares, 0.25)):.1f} %"
 
 
 def histogram(shares: Sequence[float], low: float, high: float) -> list[float]:
