@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 # What a bundle brings along; and what speaks of a candidate only.
 _BROUGHT = (
-    "data",
     "recipe",
     "precision",
     "atol",
@@ -30,18 +29,20 @@ _BROUGHT = (
     "flips",
     "force",
 )
-_OF_CANDIDATE = ("factory", "simulate")
+_OF_CANDIDATE = ("data", "factory", "simulate")
 _SPELT = {"factory": "model"}
 
 
 def check_alone(candidate: Path | None) -> None:
     """What would have no effect is refused."""
     context = click.get_current_context()
-    options = _BROUGHT if candidate is not None else _BROUGHT + _OF_CANDIDATE
+    options = _BROUGHT if candidate is not None else _OF_CANDIDATE + _BROUGHT
     given = [name for name in options if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
     if given:
         names = ", ".join(f"--{_SPELT.get(name, name).replace('_', '-')}" for name in given)
-        raise UsageError(f"{names}: a bundle brings its own images, bounds and models; leave that out")
+        raise UsageError(
+            f"{names}: a bundle brings its own images, bounds and models; leave that out, or compare a CANDIDATE on --data"
+        )
 
 
 def run_self_test(

@@ -76,13 +76,15 @@ def command(
 ) -> int:
     """Prove that CANDIDATE answers as REFERENCE does; exit with 3 where it does not.
 
-    Either side is a checkpoint, an ONNX file or an engine folder. Without --data the recipe's own test images are
-    used. The bounds come from the gate of the precision; each can be set by hand.
+    Either side is a checkpoint, an ONNX file, an engine folder or a bundle. Without --data the recipe's own test images
+    are used. The bounds come from the gate of the precision; each can be set by hand.
 
     A bundle as REFERENCE brings its images, answers and bounds along: alone it tests itself, every graph and engine
-    that can run here; with a CANDIDATE it tests that one. Of a bundle as CANDIDATE, --engine says which graph or engine
-    is meant. The folder of a run, alone or as the CANDIDATE for the
-    checkpoint it was made from, is gone through stage by stage: PyTorch, traced, folded, FP16 or Q/DQ, engine.
+    that can run here; with a CANDIDATE it tests that one; with --data as well it stands for its FP32 graph. Of a bundle
+    as CANDIDATE, --engine says which graph or engine is meant.
+
+    The folder of a run, alone or as the CANDIDATE for the checkpoint it was made from, is gone through stage by stage:
+    PyTorch, traced, folded, FP16 or Q/DQ, engine.
     """
     from rir_deploy.cli.verified import print_verified
     from rir_deploy.pipeline.sides import kind_of
@@ -97,7 +99,7 @@ def command(
                 "a run brings its own recipe and bounds: --data, --batch, --threads and --model go with it"
             )
         return _stages(StagesRequest(run, checkpoint, data, factory, batch, threads), as_json)
-    if kind_of(reference) == "bundle":
+    if kind_of(reference) == "bundle" and (data is None or candidate is None):
         check_alone(candidate)
         return run_self_test(reference, names, candidate, factory, threads, simulate, as_json)
     if candidate is None or (names and kind_of(candidate) != "bundle"):

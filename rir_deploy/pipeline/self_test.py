@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from rir_deploy.data.preprocess import Preprocessing
 from rir_deploy.engines.manifest import check_engine
 from rir_deploy.errors import BackendError, InputError
 from rir_deploy.onnx_file import load_onnx
-from rir_deploy.pipeline.bundled import unpacked
+from rir_deploy.pipeline.bundled import open_any
 from rir_deploy.pipeline.progress import Progress, silent, tracked
 from rir_deploy.pipeline.sides import Side, open_side, runnable
 from rir_deploy.recipe import Recipe
@@ -115,9 +115,9 @@ def self_test(request: SelfTestRequest, progress: Progress = silent) -> SelfTest
             outcomes = tuple(tester.test(item, request.threads) for item in watched)
             _check_any(request.bundle, outcomes)
         else:
-            with unpacked(request.candidate, request.names) as (path, label):
-                side = open_side(path, model=request.factory, threads=request.threads, simulate=request.simulate)
-                outcomes = (replace(tester.test_side(side), name=label),)
+            reading: dict[str, Any] = {"threads": request.threads, "simulate": request.simulate}
+            with open_any(request.candidate, request.names, model=request.factory, **reading) as (side, path):
+                outcomes = (tester.test_side(side, path),)
         index = bundle.index
         return SelfTest(str(request.bundle), index.golden.source, len(tester.images), dict(index.bounds), outcomes)
 
@@ -147,14 +147,13 @@ class _Tester:
         except InputError as error:
             return replace(outcome, status="failed", reason=self._bundle.own_words(error))
 
-    def test_side(self, side: Side) -> Outcome:
-        """Something else than what the bundle holds."""
-        with side:
-            if side.precision not in self._bundle.index.bounds:
-                known = ", ".join(self._bundle.index.bounds)
-                raise InputError(f"'{side.path}' is {side.precision}, for which the bundle has no bounds ({known})")
-            source = self._graph_of(Path(side.path)) if side.kind == "engine" else None
-            return self._compare(Outcome(side.path, side.kind, side.precision, None, "not run"), side, source)
+    def test_side(self, side: Side, path: Path) -> Outcome:
+        """Something that is not in the bundle, or a copy of what is; ``path`` is where its files are."""
+        if side.precision not in self._bundle.index.bounds:
+            known = ", ".join(self._bundle.index.bounds)
+            raise InputError(f"'{side.path}' is {side.precision}, for which the bundle has no bounds ({known})")
+        source = self._same(side) or (self._graph_of(path) if side.kind == "engine" else None)
+        return self._compare(Outcome(side.path, side.kind, side.precision, None, "not run"), side, source)
 
     def _compare(self, outcome: Outcome, side: Side, source: Item | None) -> Outcome:
         bounds = self._bundle.index.bounds[outcome.precision]
@@ -173,6 +172,12 @@ class _Tester:
             recorded=recorded[0] if recorded else None,
             recorded_by=None if source is None else source.name,
         )
+
+    def _same(self, side: Side) -> Item | None:
+        """The graph or engine of the bundle that a side is a copy of."""
+        names = [member.name for member in self._bundle.index.members if member.sha256 == side.sha256]
+        items = [item for item in self._recorded if item.kind == ("graph" if side.kind == "onnx" else side.kind)]
+        return next((item for item in items for name in names if f"{name}/".startswith(f"{item.path}/")), None)
 
     def _graph_of(self, engine: Path) -> Item | None:
         """The graph of the bundle that an engine was built from."""

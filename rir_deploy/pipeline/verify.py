@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from rir_deploy.errors import InputError, unknown_name
-from rir_deploy.pipeline.bundled import unpacked
+from rir_deploy.pipeline.bundled import open_any
 from rir_deploy.pipeline.chosen import check_not_chosen_on
 from rir_deploy.pipeline.layers import LayerReport, compare_layers, open_graph
 from rir_deploy.pipeline.places import PREPROCESSING
 from rir_deploy.pipeline.progress import Progress, silent
-from rir_deploy.pipeline.sides import Side, open_side
+from rir_deploy.pipeline.sides import Side
 from rir_deploy.pipeline.views import Views, open_views, spread
 from rir_deploy.verify import GATES, Gate, Tolerance, VerifyResult, verify
 from rir_deploy.verify.batches import BatchCheck, check_batches
@@ -31,7 +31,8 @@ class VerifyRequest:
 
     ``data`` defaults to the recipe's test part; the bounds left out are those of the precision's gate. ``atol`` and
     ``rtol`` are by name of an output, "" for all. ``batches`` tries the batch sizes that the candidate takes,
-    ``layers`` compares feature maps. ``names`` choose from a bundle as the candidate.
+    ``layers`` compares feature maps. ``names`` choose from a bundle as the candidate; as the reference, a bundle is
+    its FP32 graph.
     """
 
     reference: Path
@@ -119,23 +120,22 @@ def verify_files(request: VerifyRequest, progress: Progress = silent) -> Verifie
         UsageError, InputError, BackendError: a side, the recipe or the data cannot be used. A failed gate is no
             error here: it is the result.
     """
-    with unpacked(request.candidate, request.names) as (path, label):
-        found = _verify(replace(request, candidate=path), progress)
-    return replace(found, candidate={**found.candidate, "path": label})
-
-
-def _verify(request: VerifyRequest, progress: Progress) -> Verified:
+    reading: dict[str, Any] = {"threads": request.threads, "simulate": request.simulate, "trust": request.trust}
     with (
-        _open(request.reference, request) as reference,
-        _open(request.candidate, request) as candidate,
+        open_any(request.reference, reference=True, model=request.factory, **reading) as (reference, left),
+        open_any(request.candidate, request.names, model=request.factory, **reading) as (candidate, right),
     ):
         views = open_views(request.data, request.recipe, reference, candidate)
-        check_not_chosen_on(request.candidate, views.candidate)
+        check_not_chosen_on(right, views.candidate)
         name = request.precision or candidate.precision
         gate = choose_gate(name, candidate.output, request)
         result = compare_sides(reference, candidate, views, gate, batch=request.batch, progress=progress)
         checks = try_batches(candidate, views, gate, request.batch) if request.batches else ()
-        layers = _layers(request, reference, candidate, views, name, progress) if request.layers else None
+        layers = None
+        if request.layers:
+            first = open_graph(left, reference, views.reference, request.factory, trust=request.trust)
+            second = open_graph(right, candidate, views.candidate, request.factory, trust=request.trust)
+            layers = compare_layers(first, second, views, name, progress)
         preprocessing = [*_preprocessing_failures(views), *_record_failures(reference, result, views)]
         batches = [f"at batch {check.size}: {check.reason}" for check in checks if not check.passed]
         divergence = None if layers is None else layers.divergence
@@ -157,20 +157,6 @@ def _first(preprocessing: list[str], divergence: LayerRow | None) -> dict[str, o
     if preprocessing:
         return {"node": None, "block": PREPROCESSING}
     return None if divergence is None else divergence.to_dict()
-
-
-def _layers(
-    request: VerifyRequest, reference: Side, candidate: Side, views: Views, precision: str, progress: Progress
-) -> LayerReport:
-    left = open_graph(request.reference, reference, views.reference, request.factory, trust=request.trust)
-    right = open_graph(request.candidate, candidate, views.candidate, request.factory, trust=request.trust)
-    return compare_layers(left, right, views, precision, progress)
-
-
-def _open(path: Path, request: VerifyRequest) -> Side:
-    return open_side(
-        path, model=request.factory, threads=request.threads, simulate=request.simulate, trust=request.trust
-    )
 
 
 def compare_sides(

@@ -180,7 +180,7 @@ def test_an_engine_built_from_the_bundle_is_held_to_it(bundled: Bundled, rir: Ru
     ran = rir("verify", bundled.file, engine, "--json")
     assert ran.code == 0, ran.err
     (row,) = ran.json["results"]
-    assert row["recorded_by"] == "int8-cpu"
+    assert row["recorded_by"] == "onnxruntime-int8"  # its bytes are those of the engine in the bundle
     assert row["recorded"]["max_abs_error"] == pytest.approx(0, abs=1e-5)
     assert row["reference"]["max_abs_error"] > 0
 
@@ -201,7 +201,9 @@ def test_one_of_a_bundle_is_a_candidate(bundled: Bundled, made: Made, rir: Runne
     assert ran.json["candidate"]["path"] == f"{bundled.file}/onnxruntime-int8"
     assert (ran.json["candidate"]["kind"], ran.json["gate"]["precision"]) == ("engine", "int8")
     assert ran.json["images"] > 32
-    assert ran.json["layers"]["rows"]
+    nodes = [row["node"] for row in ran.json["layers"]["rows"]]
+    assert nodes[-1] == f"{bundled.file}/onnxruntime-int8"
+    assert not any("rir-deploy-" in node for node in nodes)
     ran = rir("verify", made.checkpoint, bundled.file, "--engine", "fp16")
     assert ran.code == 0, ran.err
     assert "parity passed (gate fp16)" in ran.out
@@ -211,10 +213,28 @@ def test_one_of_a_bundle_is_a_candidate(bundled: Bundled, made: Made, rir: Runne
     assert "parity failed: agreement" in ran.err
 
 
+def test_a_bundle_is_a_reference_on_other_images_too(bundled: Bundled, made: Made, rir: Runner, tmp_path: Path) -> None:
+    """With --data it is its FP32 graph, and all options of a proof go with it."""
+    options = ("--data", "digits:test", "--layers", "--margin", 50, "--json")
+    ran = rir("verify", bundled.file, bundled.file, "--engine", "fp16", *options)
+    assert ran.code == 0, ran.err
+    assert ran.json["reference"]["path"] == f"{bundled.file}/fp32"
+    assert ran.json["candidate"]["path"] == f"{bundled.file}/fp16"
+    assert ran.json["images"] > 32
+    assert ran.json["drop"]["verdict"] == "non-inferior"
+    (tmp_path / "wrong.onnx").write_bytes(reversed_classes(made.onnx.read_bytes()))
+    ran = rir("verify", bundled.file, tmp_path / "wrong.onnx", *options)
+    assert ran.code == 3
+    assert ran.json["first_divergence"]["block"]
+
+
 def test_a_bundle_is_held_against_another(bundled: Bundled, rir: Runner, tmp_path: Path) -> None:
     ran = rir("verify", bundled.file, bundled.file, "--engine", "fp32", "--json")
     assert ran.code == 0, ran.err
     assert [row["name"] for row in ran.json["results"]] == [f"{bundled.file}/fp32"]
+    for name in ("int8-cpu", "onnxruntime-int8"):  # held against its own recorded answers
+        ran = rir("verify", bundled.file, bundled.file, "--engine", name, "--json")
+        assert [row["recorded_by"] for row in ran.json["results"]] == [name]
     forged = forge(bundled, tmp_path / "forged.zip", wrong_graph)
     assert rir("verify", bundled.file, forged, "--engine", "fp16").code == 3
 
