@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
@@ -18,8 +18,8 @@ from rir_deploy.errors import BackendError, InputError
 Key = tuple[str, str, int, str]
 # What a row says of how it was timed, each with its words.
 _HOW: dict[str, Callable[[Any], str]] = {
-    "threads": lambda count: f"on {count} threads",
-    "streams": lambda count: f"with {count} requests in flight",
+    "threads": lambda count: f"on {count} thread{'' if count == 1 else 's'}",
+    "streams": lambda count: f"with {count} request{'' if count == 1 else 's'} in flight",
     "cuda_graph": lambda used: f"{'with' if used else 'without'} a CUDA graph",
     "transfers": lambda timed: f"{'with' if timed else 'without'} the copies to and from the GPU",
 }
@@ -51,15 +51,14 @@ class Baseline:
         named = [key for key in self.costs_ms if (PurePath(key[0]).name, *key[1:]) == (name, *exact[1:])]
         return named[0] if len(named) == 1 else None
 
-    def differences(self, rows: Sequence[BenchRow], cpu: str) -> list[str]:
-        """What was another way when it was measured than it is for ``rows`` on this ``cpu``, a sentence each."""
-        found = []
-        if self.cpu not in (None, cpu):
-            found.append(f"the baseline was measured on another machine ({self.cpu}, here {cpu}); make one here")
-        found += [sentence for row in rows for sentence in self._otherwise(row)]
-        return list(dict.fromkeys(found))
+    def another_machine(self, cpu: str) -> list[str]:
+        """That it was measured on another machine than this ``cpu``, if so: a figure to be wary of."""
+        if self.cpu in (None, cpu):
+            return []
+        return [f"the baseline was measured on another machine ({self.cpu}, here {cpu}); make one here"]
 
-    def _otherwise(self, row: BenchRow) -> Iterator[str]:
+    def otherwise(self, row: BenchRow) -> str:
+        """In which way the row was timed and its figure here was not, so that they cannot be compared; "" for none."""
         key = self._key(row)
         before = {} if key is None else self.how.get(key, {})
         now = dict(row.details)
@@ -67,10 +66,11 @@ class Baseline:
             now["streams"] = row.record.streams
         for name, words in _HOW.items():
             if name in before and name in now and before[name] != now[name]:
-                yield (
+                return (
                     f"the baseline was measured {words(before[name])}, and this is {words(now[name])}: "
                     "the times cannot be compared; make one in the same way"
                 )
+        return ""
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ class Comparison:
 
 @dataclass(frozen=True)
 class BaselineResult:
-    """The verdict; ``missing`` names the rows that the baseline lacks, ``lost`` those that it has and that did not run,
-    and why."""
+    """The verdict; ``missing`` names the rows that the baseline lacks or has timed otherwise, ``lost`` those that it
+    has and that did not run, and why."""
 
     file: str
     max_regression: float
@@ -171,16 +171,20 @@ def _parse(row: Any) -> tuple[Key, float]:
 
 
 def check_common(rows: Sequence[BenchRow], baseline: Baseline) -> None:
-    """Refuse, before anything is timed, a baseline that has none of the rows: a gate that compares nothing passes all.
+    """Refuse, before anything is timed, a baseline to which no row can be held: such a gate would pass anything.
 
     Raises:
-        InputError: naming what the baseline has.
+        InputError: naming what the baseline has, or how it was measured.
     """
-    if not any(baseline.find(row) for row in rows):
+    shared = [row for row in rows if baseline.find(row)]
+    if not shared:
         known = ", ".join(
             f"{engine} ({backend}) at batch {batch}, {mode}" for engine, backend, batch, mode in baseline.costs_ms
         )
         raise InputError(f"the baseline '{baseline.file}' has nothing that is to be timed here; it has {known}")
+    others = [baseline.otherwise(row) for row in shared]
+    if all(others):
+        raise InputError(f"nothing can be held against '{baseline.file}': {others[0]}")
 
 
 def compare(rows: Sequence[BenchRow], baseline: Baseline, max_regression: float) -> BaselineResult:
@@ -188,12 +192,13 @@ def compare(rows: Sequence[BenchRow], baseline: Baseline, max_regression: float)
 
     Raises:
         BackendError: nothing that the baseline has could be run.
+        InputError: what ran was timed in another way than the baseline.
     """
     found, missing, lost = [], [], []
     for row in rows:
-        before = baseline.find(row)
-        if before is None:
-            missing.append(f"{row.label}: not in the baseline")
+        before, otherwise = baseline.find(row), baseline.otherwise(row)
+        if before is None or otherwise:
+            missing.append(f"{row.label}: {otherwise or 'not in the baseline'}")
             continue
         if row.record is None:
             lost.append(f"{row.label}: not run: {row.reason}")
@@ -201,5 +206,6 @@ def compare(rows: Sequence[BenchRow], baseline: Baseline, max_regression: float)
         after = row.record.cost_ms
         found.append(Comparison(row.engine, row.backend, row.batch, row.mode, before, after, after / before - 1))
     if not found:
-        raise BackendError(f"nothing to compare with the baseline '{baseline.file}' ran: {'; '.join(lost + missing)}")
+        error = BackendError if lost else InputError
+        raise error(f"nothing to compare with the baseline '{baseline.file}' ran: {'; '.join(lost + missing)}")
     return BaselineResult(baseline.file, max_regression, tuple(found), tuple(missing), tuple(lost))

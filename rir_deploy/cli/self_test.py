@@ -41,7 +41,7 @@ def check_alone(candidate: Path | None) -> None:
     if given:
         names = ", ".join(f"--{_SPELT.get(name, name).replace('_', '-')}" for name in given)
         raise UsageError(
-            f"{names}: a bundle brings its own images, bounds and models; leave that out, or compare a CANDIDATE on --data"
+            f"{names}: a bundle brings its own images, bounds and models; leave that out, or use CANDIDATE and --data"
         )
 
 

@@ -137,7 +137,7 @@ def _bench(contenders: list[Contender], request: BenchRequest, progress: Progres
         _run_rounds(trials, request, options, progress)
     rows = tuple(row_of(trial, options, gpu) for trial in trials)
     if baseline is not None:
-        notes += baseline.differences(rows, machine.cpu)
+        notes += baseline.another_machine(machine.cpu)
     return Benched(
         rows,
         tuple(tuple(samples.times_ns for samples in trial.rounds) for trial in trials),

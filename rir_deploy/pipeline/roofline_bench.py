@@ -23,6 +23,6 @@ def read_medians(bench: Path, rows: Sequence[BenchRow], cpu: str) -> list[float]
         if median is None:
             raise InputError(f"'{bench}' has no time of {row.engine} at batch {row.batch}; time it again")
         medians.append(median)
-    for difference in baseline.differences(rows, cpu):
+    for difference in (*baseline.another_machine(cpu), *filter(None, map(baseline.otherwise, rows))):
         raise InputError(f"'{bench}' cannot be held against this machine: {difference}")
     return medians

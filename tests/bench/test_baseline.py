@@ -95,25 +95,42 @@ def test_what_was_timed_in_another_way_is_said(tmp_path: Path) -> None:
     now = {"threads": 2, "cuda_graph": False, "transfers": True}
     rows = [replace(row(name, 4), details=now) for name in ("x", "y", "z", "new")]
     start, end = "the baseline was measured", "the times cannot be compared; make one in the same way"
-    assert read.differences(rows, "some CPU") == [
+    assert [read.otherwise(one) for one in rows] == [
         f"{start} on 4 threads, and this is on 2 threads: {end}",
-        f"{start} with a CUDA graph, and this is without a CUDA graph: {end}",
+        f"{start} on 4 threads, and this is on 2 threads: {end}",
+        "",
+        "",
     ]
-    same = [replace(rows[0], details=now | {"threads": 4, "cuda_graph": True, "transfers": False})]
-    assert read.differences(same, "another") == [
-        "the baseline was measured on another machine (some CPU, here another); make one here",
+    graph, copies = now | {"threads": 4}, now | {"threads": 4, "cuda_graph": True, "transfers": False}
+    assert [read.otherwise(replace(rows[0], details=one)) for one in (graph, copies)] == [
+        f"{start} with a CUDA graph, and this is without a CUDA graph: {end}",
         f"{start} with the copies to and from the GPU, and this is without the copies to and from the GPU: {end}",
     ]
+    assert read.another_machine("some CPU") == []
+    assert read.another_machine("another") == [
+        "the baseline was measured on another machine (some CPU, here another); make one here"
+    ]
+    # What was timed otherwise decides nothing; where nothing else is left, that is no gate.
+    result = compare(rows, read, 0.05)
+    assert [one.engine for one in result.comparisons] == ["z"]
+    assert [one.split(":")[0] for one in result.missing] == [
+        "x (b) at batch 1",
+        "y (b) at batch 1",
+        "new (b) at batch 1",
+    ]
+    with pytest.raises(InputError, match=r"nothing can be held against .*on 4 threads"):
+        check_common(rows[:2], read)
+    with pytest.raises(InputError, match="on 4 threads"):
+        compare(rows[:2], read, 0.05)
 
 
 def test_another_number_of_streams_is_said(tmp_path: Path) -> None:
     data: Any = document([("x", "b", 1, 4.5)])
-    data["results"][0] |= {"mode": "pipelined", "throughput_per_s": 500, "streams": 4}
+    data["results"][0] |= {"mode": "pipelined", "throughput_per_s": 500, "streams": 1}
     read = read_baseline(write(tmp_path / "old.json", data))
-    (said,) = read.differences([pipelined("x", 2)], "any CPU")
-    assert "with 4 requests in flight, and this is with 2 requests in flight" in said
+    assert "with 1 request in flight, and this is with 2 requests in flight" in read.otherwise(pipelined("x", 2))
     data["results"][0]["streams"] = 2
-    assert read_baseline(write(tmp_path / "same.json", data)).differences([pipelined("x", 2)], "any CPU") == []
+    assert read_baseline(write(tmp_path / "same.json", data)).otherwise(pipelined("x", 2)) == ""
 
 
 def test_reading(tmp_path: Path) -> None:
