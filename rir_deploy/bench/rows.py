@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from rir_deploy.bench.options import SYNCHRONOUS
 from rir_deploy.bench.summary import LatencyRecord
 
+# Two timings of one engine differ by as much.
+LEVEL = 0.05
+
 
 @dataclass(frozen=True)
 class BenchRow:
@@ -66,7 +69,8 @@ def _to_dict(row: BenchRow, factor: float | None) -> dict[str, object]:
 
 
 def int8_notes(rows: Sequence[BenchRow]) -> list[str]:
-    """One sentence for every INT8 row that loses to a wider precision on the same backend at the same batch size."""
+    """One sentence for every INT8 row that a wider precision beats, or comes up to within the noise (`LEVEL`), on the
+    same backend at the same batch size."""
     notes = []
     for row in rows:
         wider = [
@@ -80,10 +84,14 @@ def int8_notes(rows: Sequence[BenchRow]) -> list[str]:
             key=lambda pair: pair[0],
             default=None,
         )
-        if row.precision != "int8" or row.record is None or fastest is None or row.record.cost_ms < fastest[0]:
+        if row.precision != "int8" or row.record is None or fastest is None:
             continue
+        share = row.record.cost_ms / max(fastest[0], 1e-6) - 1
+        if share < -LEVEL:
+            continue
+        verdict = "loses" if share > LEVEL else "gains nothing"
         notes.append(
-            f"INT8 loses: {row.engine} takes {row.record.cost_ms:.3f} ms at batch {row.batch}, "
+            f"INT8 {verdict}: {row.engine} takes {row.record.cost_ms:.3f} ms at batch {row.batch}, "
             f"{fastest[1].engine} ({fastest[1].precision}) {fastest[0]:.3f} ms{_of_mode(row)}; deploy that one, or see "
             "with inspect which layers stayed in float"
         )

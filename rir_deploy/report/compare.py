@@ -17,7 +17,7 @@ class Measure:
     """One figure of an engine in every run, None where a run has none, with its words.
 
     ``better`` judges each run's against the first run's: "first" is that the first run is better. It is None where
-    there is nothing to judge, as of the first run itself.
+    there is nothing to judge, as of the first run itself. ``timed``: it is of the bench.
     """
 
     engine: str
@@ -25,16 +25,23 @@ class Measure:
     values: tuple[float | None, ...]
     words: tuple[str, ...]
     better: tuple[Better | None, ...]
+    timed: bool = False
 
 
 @dataclass(frozen=True)
 class Compared:
-    """The ``runs`` by their ``names``; ``notes`` say what differs between them and is therefore not judged."""
+    """The ``runs`` by their ``names``; ``differences`` say what of them cannot be compared and is not judged."""
 
     names: tuple[str, ...]
     runs: tuple[Run, ...]
     measures: tuple[Measure, ...]
-    notes: tuple[str, ...]
+    differences: tuple[str, ...]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to be wary of: what a later run lacks, then what differs."""
+        lacking = (sentence for index in range(len(self.runs)) for sentence in self.lacking(index).values())
+        return (*lacking, *self.differences)
 
     @property
     def worse(self) -> tuple[str, ...]:
@@ -49,8 +56,8 @@ class Compared:
         return (*lacking, *figures)
 
     def lacking(self, index: int) -> dict[str, str]:
-        """The engines of the first run that the run at ``index`` lacks or did not run, each with a sentence on it."""
-        return _lacking(self.names, self.runs, index)
+        """Engines of the first run, and times of them, that the run at ``index`` has not, with a sentence each."""
+        return dict(_lacking(self.names, self.runs, self.measures, index)) if index else {}
 
     @property
     def failed(self) -> tuple[str, ...]:
@@ -140,13 +147,15 @@ def _measures(
     for batch in sorted({batch for one in times for batch in one}):
         medians = [one.get(batch) for one in times]
         better = judged(lambda i, seen=medians: smaller(seen[0], seen[i], LATENCY), same_machine)  # type: ignore[misc]
-        yield _measure(name, f"latency at batch {batch}", medians, lambda value: f"{text.ms(value)} ms", better)
+        yield _measure(
+            name, f"latency at batch {batch}", medians, lambda value: f"{text.ms(value)} ms", better, timed=True
+        )
     flows = [{} if engine is None else throughputs_per_s(run, engine) for run, engine in known]
     for key in sorted({key for one in flows for key in one}):
         rates = [one.get(key) for one in flows]
         better = judged(lambda i, seen=rates: larger(seen[0], seen[i], LATENCY), same_machine)  # type: ignore[misc]
         title = f"throughput at batch {key[0]}, {text.plural(key[1], 'stream')}"
-        yield _measure(name, title, rates, lambda value: f"{text.number(value, 0)} images/s", better)
+        yield _measure(name, title, rates, lambda value: f"{text.number(value, 0)} images/s", better, timed=True)
 
 
 def _measure(
@@ -156,10 +165,12 @@ def _measure(
     write: Callable[[float], str],
     better: tuple[Better | None, ...],
     instead: Sequence[str] = (),
+    *,
+    timed: bool = False,
 ) -> Measure:
     words = [text.NONE if value is None else write(value) for value in values]
     words = [own or word for own, word in zip(instead or [""] * len(words), words, strict=True)]
-    return Measure(engine, name, tuple(values), tuple(words), better)
+    return Measure(engine, name, tuple(values), tuple(words), better, timed)
 
 
 def _data(run: Run) -> tuple[str, int]:
@@ -173,25 +184,32 @@ def _machine(run: Run) -> tuple[str, str, object]:
     return machine.cpu, ", ".join(machine.gpus), threads
 
 
-def _lacking(names: Sequence[str], runs: Sequence[Run], index: int) -> dict[str, str]:
-    """What the first run has and a later one has not, or what ran in the first and did not in the later one."""
+def _lacking(
+    names: Sequence[str], runs: Sequence[Run], measures: Sequence[Measure], index: int
+) -> Iterator[tuple[str, str]]:
+    """What the first run has and a later one has not: engines, engines that ran, and times of engines that it has."""
+    name, base = names[index], names[0]
     own = {engine.name: engine for engine in runs[index].engines}
-    found = {}
+    gone = set()
     for engine in runs[0].engines:
         there = own.get(engine.name)
         if there is None:
-            found[engine.name] = f"{names[index]} has no engine {engine.name}, which {names[0]} has"
+            yield engine.name, f"{name} has no engine {engine.name}, which {base} has"
         elif engine.ran and not there.ran:
             reason = f" ({there.reason})" if there.reason else ""
-            found[engine.name] = f"{names[index]} did not run {engine.name}{reason}, which {names[0]} did"
-    return found
+            yield engine.name, f"{name} did not run {engine.name}{reason}, which {base} did"
+        else:
+            continue
+        gone.add(engine.name)
+    for one in measures:
+        if one.timed and one.engine not in gone and one.values[0] is not None and one.values[index] is None:
+            yield f"{one.engine}: {one.name}", f"{name} has no {one.name} of {one.engine}, which {base} has"
 
 
 def _notes(names: Sequence[str], runs: Sequence[Run]) -> Iterator[str]:
     """What differs from the first run."""
     first = runs[0]
-    for index, (name, run) in list(enumerate(zip(names, runs, strict=True)))[1:]:
-        yield from _lacking(names, runs, index).values()
+    for name, run in list(zip(names, runs, strict=True))[1:]:
         if run.model.sha256 != first.model.sha256:
             yield (
                 f"{name} is of another checkpoint ({run.model.checkpoint}, {text.short_hash(run.model.sha256)}): "
@@ -203,7 +221,10 @@ def _notes(names: Sequence[str], runs: Sequence[Run]) -> Iterator[str]:
                 f"{name} was verified on {text.plural(images, 'image')} of {data}, {names[0]} on {count:,} of {other}: "
                 "accuracy, agreement and SQNR are not judged"
             )
-        if _machine(run) != _machine(first):
+        untimed = [named for named, one in ((names[0], first), (name, run)) if one.bench is None]
+        if untimed:
+            yield f"{' and '.join(untimed)} was not timed: latency is not judged"
+        elif _machine(run) != _machine(first):
             own, its = (" on ".join(_place(one)) for one in (run, first))
             yield f"{name} was timed with {own}, {names[0]} with {its}: latency is not judged"
         if run.tool != first.tool:

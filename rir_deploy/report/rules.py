@@ -50,10 +50,10 @@ def by_sqnr(first: Verify | None, second: Verify | None) -> Better | None:
 
 
 def smaller(first: float | None, second: float | None, level: float) -> Better | None:
-    """By the smaller figure; a difference of up to the share ``level`` of the larger one is none."""
+    """By the smaller figure; a difference of up to the share ``level`` of it is none."""
     if first is None or second is None:
         return None
-    if abs(first - second) <= level * max(first, second):
+    if abs(first - second) <= level * min(first, second):
         return "level"
     return "first" if first < second else "second"
 

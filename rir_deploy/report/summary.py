@@ -77,10 +77,9 @@ def _fold(run: Run) -> KeyFigure | None:
 
 
 def _drop(run: Run) -> KeyFigure | None:
-    """The worst loss of accuracy among the engines that ran; simulations only where none did."""
+    """The worst loss of accuracy of any engine, simulations included."""
     proofs = [(engine, engine.verify) for engine in run.engines if engine.verify is not None]
-    real = [pair for pair in proofs if not pair[1].simulation] or proofs
-    drops = [(verify.top1_drop, engine, verify) for engine, verify in real if verify.top1_drop is not None]
+    drops = [(verify.top1_drop, engine, verify) for engine, verify in proofs if verify.top1_drop is not None]
     if not drops:
         return None
     drop, engine, verify = max(drops, key=lambda row: row[0])

@@ -46,6 +46,13 @@ def test_int8_that_loses_is_named() -> None:
     assert note.startswith("INT8 loses: small takes 5.000 ms at batch 1, whole (fp32) 3.000 ms; deploy that one")
 
 
+def test_int8_that_is_level_gains_nothing() -> None:
+    for median in (2.9, 3.0, 3.1):
+        (note,) = int8_notes([row("whole", 3), row("small", median, precision="int8")])
+        assert note.startswith(f"INT8 gains nothing: small takes {median:.3f} ms")
+    assert int8_notes([row("whole", 3), row("small", 2.8, precision="int8")]) == []
+
+
 def test_int8_that_wins_or_has_nothing_beside_it_is_not() -> None:
     assert int8_notes([row("whole", 3), row("small", 2, precision="int8"), row("gpu", None, precision="int8")]) == []
     assert int8_notes([row("whole", None), row("small", 2, precision="int8")]) == []

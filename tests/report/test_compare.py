@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from rir_deploy.report.compare import Compared, compare_runs
+from rir_deploy.report.junit import compared_suites
 from rir_deploy.report.schema import read_run
 from tests.conftest import Runner
 from tests.report.page import read
@@ -50,7 +51,7 @@ def test_the_same_run_is_level_in_everything() -> None:
 
 
 @pytest.mark.parametrize(
-    ("median", "better"), [(0.021 * 1.04, "level"), (0.021 * 1.06, "first"), (0.021 / 1.06, "second")]
+    ("median", "better"), [(0.021 * 1.049, "level"), (0.021 * 1.051, "first"), (0.021 / 1.051, "second")]
 )
 def test_latency_is_level_within_five_per_cent(median: float, better: str) -> None:
     found = compared(lambda run: run["bench"]["results"][1]["latency_ms"].update(median=median))
@@ -126,6 +127,28 @@ def test_a_later_run_that_did_not_run_an_engine_is_worse() -> None:
     assert compare_runs([("a", found.runs[1]), ("b", found.runs[1])]).worse == ()
 
 
+@pytest.mark.parametrize("row", ["gone", "not run", "all gone"])
+def test_a_later_run_that_lost_its_times_is_worse(row: str) -> None:
+    def lost(run: dict[str, Any]) -> None:
+        results = run["bench"]["results"]
+        if row == "not run":
+            results[1] |= {"status": "not run", "reason": "x", "latency_ms": None, "throughput_per_s": None}
+        elif row == "gone":
+            del results[1]
+        else:
+            run["bench"] = None
+
+    found = compared(lost)
+    first = "run0 has no latency at batch 1 of openvino-int8, which base has"
+    others = ("run0 has no latency at batch 8 of openvino-int8, which base has",) if row == "all gone" else ()
+    assert found.worse == (first, *others)
+    assert found.notes[: len(found.worse)] == found.worse
+    assert ("run0 was not timed: latency is not judged" in found.notes) == (row == "all gone")
+    failed = [case.name for suite in compared_suites(found) for case in suite.cases if case.failure]
+    assert failed[0] == "openvino-int8: latency at batch 1"
+    assert compare_runs([("old", found.runs[1]), ("new", found.runs[0])]).worse == ()
+
+
 def test_throughput_is_compared_stream_by_stream() -> None:
     def flying(run: dict[str, Any], rate: float, streams: int) -> None:
         row = {"mode": "pipelined", "streams": streams, "throughput_per_s": rate}
@@ -134,7 +157,7 @@ def test_throughput_is_compared_stream_by_stream() -> None:
     first = sample()
     flying(first, 1000, 2)
     runs = [("base", first)]
-    for rate, streams in ((951, 2), (949, 2), (1060, 2), (500, 4)):
+    for rate, streams in ((953, 2), (952, 2), (1060, 2), (500, 4)):
         run = sample()
         flying(run, rate, streams)
         runs.append((f"{rate}", run))
@@ -145,7 +168,7 @@ def test_throughput_is_compared_stream_by_stream() -> None:
         "throughput at batch 1, 2 streams": (None, "level", "first", "second", None),
         "throughput at batch 1, 4 streams": (None,) * 5,
     }
-    assert "949: openvino-int8, throughput at batch 1, 2 streams 949 images/s against 1,000 images/s" in found.worse
+    assert "952: openvino-int8, throughput at batch 1, 2 streams 952 images/s against 1,000 images/s" in found.worse
 
 
 @pytest.fixture
