@@ -111,6 +111,27 @@ def _gathered(axis: int) -> Callable[[Embedded, Preprocessing], None]:
     return fault
 
 
+def resized_first(net: Embedded, _: Preprocessing) -> None:
+    """Images brought to half of their size and back: a resize in a place where there is none to make."""
+    multiply = net.step("Mul")
+    net.insert(multiply, 0, "AveragePool", kernel_shape=[2, 2], strides=[2, 2])
+    _resize(net, multiply, np.array([1, 1, 2, 2], np.float32))
+
+
+def cropped_first(net: Embedded, preprocessing: Preprocessing) -> None:
+    """Resize and crop in the wrong order: a margin is cut off, and what is left is brought to size."""
+    multiply = net.step("Mul")
+    sides = np.array(preprocessing.input_shape[1:])
+    ends = [net.constant(np.array(values)) for values in ([1, 1], sides - 1, [2, 3])]
+    net.insert(multiply, 0, "Slice", *ends)
+    # A little more than the quotient: its product with the side is rounded down.
+    _resize(net, multiply, np.array([1, 1, *(sides / (sides - 2) + 1e-4)], np.float32))
+
+
+def _resize(net: Embedded, node: ir.Node, scales: Array) -> None:
+    net.insert(node, 0, "Resize", net.constant(np.array([], np.float32)), net.constant(scales), mode="linear")
+
+
 def _keep(old: Array, _mean: Array, _std: Array) -> Array:
     return old
 
@@ -130,6 +151,8 @@ PREPROCESSING_FAULTS: dict[str, Callable[[Embedded, Preprocessing], None]] = {
     "images mirrored": _gathered(3),
     "BGR for RGB": _gathered(1),
     "channels last read as channels first": reinterpreted,
+    "resized to half and back": resized_first,
+    "cropped before it is resized": cropped_first,
 }
 _COLOUR = {"BGR for RGB", "channels last read as channels first"}
 

@@ -61,7 +61,7 @@ def engines(record: dict[str, Any]) -> str:
             row["batch"],
             f"{row['median_ms']:.3f}",
             f"{row['ceiling_ms']:.3f}",
-            f"{row['share']:.1%}",
+            f"{row['share']:.1%} ({min(row['shares']):.1%} to {max(row['shares']):.1%})",
             f"{row['fastest_share']:.1%}",
             f"{row['gmac_per_s']:.1f}",
         ]
@@ -102,8 +102,8 @@ def layers(row: dict[str, Any]) -> str:
     together = sum(one["measured_ms"] for one in timed) + row["rest_ms"]
     words = (
         f"All {len(timed)} layers lose {lost:.3f} ms together; everything else that runs (rounding the input, changes "
-        f"of layout, the average) takes {row['rest_ms']:.3f} ms. That is {together:.3f} ms in all with the profiler on, "
-        f"which costs time itself; the median call without it is {row['median_ms']:.3f} ms."
+        f"of layout, the average) takes {row['rest_ms']:.3f} ms. That is {together:.3f} ms in all with the profiler "
+        f"on, which costs time itself; the median call without it is {row['median_ms']:.3f} ms."
     )
     return f"{table(titles, rows)}\n{words}"
 
@@ -128,7 +128,8 @@ def document() -> str:
         INTRODUCTION,
         "## The full-size RiR\n",
         f"{record['network']}, folded; {machine['cpu']} ({', '.join(machine['features'])}), "
-        f"{record['threads']} threads.\n",
+        f"{record['threads']} threads. Timed {len(record['engines'][0]['shares'])} times over, minutes apart: the one "
+        "with the median share, and the shares of all from the lowest to the highest.\n",
         engines(record),
         "### Ceilings of this machine\n",
         ceilings(record),

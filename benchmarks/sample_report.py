@@ -10,6 +10,7 @@ machine: the report has latencies.
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import subprocess
 import sys
@@ -22,15 +23,15 @@ from benchmarks.tables import ROOT
 
 REPORT, PICTURE = ROOT / "docs" / "sample-report.html", ROOT / "docs" / "sample-report.png"
 LARGEST_BYTES = 2_000_000
-PLAN = """checkpoint = "{checkpoint}"
+PLAN = """checkpoint = {checkpoint}
 recipe = "cifar10"
 backends = ["onnxruntime", "openvino", "tensorrt-rtx"]
 targets = ["sm89"]
 batch = [1, 1, 8]
 
 [data]
-calibration = "{calibration}"
-test = "{test}"
+calibration = {calibration}
+test = {test}
 
 [bench]
 batches = [1, 8]
@@ -81,7 +82,10 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.keep.mkdir(parents=True, exist_ok=True)
     plan = arguments.keep / "deploy.toml"
-    files = {name: getattr(arguments, name).resolve() for name in ("checkpoint", "calibration", "test")}
+    # Between quotes, JSON and TOML write a text alike.
+    files = {
+        name: json.dumps(str(getattr(arguments, name).resolve())) for name in ("checkpoint", "calibration", "test")
+    }
     plan.write_text(PLAN.format(**files), encoding="utf-8")
     page = run(plan, arguments.keep / "run")
     if page.stat().st_size > LARGEST_BYTES:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 
@@ -11,6 +12,8 @@ from benchmarks import parity_faults, parity_faults_int8
 from benchmarks.parity_faults_ends import END_FAULTS, PREPROCESSING_FAULTS, RECORD_FAULTS, Embedded, record
 from benchmarks.parity_graph import Net
 from benchmarks.parity_variations import FOLDED_VARIATIONS, VARIATIONS
+from rir_deploy.cli import cli
+from rir_deploy.cli.common import run_command
 from rir_deploy.embed import embed_preprocessing
 from rir_deploy.fold import fold
 from rir_deploy.onnx_file import load_onnx, save_onnx
@@ -35,7 +38,13 @@ INT8 = (
     "weight scales of the neighbour",
     "weight scales along the wrong axis",
 )
-IMAGES = ("mean and deviation swapped", "height and width swapped")
+IMAGES = (
+    "mean and deviation swapped",
+    "height and width swapped",
+    "resized to half and back",
+    "cropped before it is resized",
+)
+COLOUR = ("BGR for RGB", "channels last read as channels first", "mean and deviation swapped")
 HARMLESS = (
     "nodes renamed",
     "tensors renamed",
@@ -82,6 +91,43 @@ def test_faults_of_preprocessing_in_the_graph(name: str, trained: Trained, rir: 
     net = Embedded(embed_preprocessing(load_onnx(trained.folded), preprocessing))
     PREPROCESSING_FAULTS[name](net, preprocessing)
     check(rir, trained, net.model, tmp_path, "preprocessing")
+
+
+@pytest.fixture(scope="module")
+def colour(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A network of colour images with random weights, folded, and images for it: smooth, and not the same in all
+    channels.
+    """
+    torch = pytest.importorskip("torch")
+    from rir_deploy.models import preset
+    from rir_deploy.models.checkpoint import CheckpointRecord, save_checkpoint
+    from rir_deploy.models.rir import RiR
+
+    folder = tmp_path_factory.mktemp("colour")
+    torch.manual_seed(0)
+    model = RiR(preset("rir-digits", in_channels=3, image_size=(32, 32)))
+    checkpoint, folded = folder / "model.safetensors", folder / "folded.onnx"
+    save_checkpoint(checkpoint, model, record=CheckpointRecord(recipe=load_recipe("cifar10").to_dict()))
+    assert run_command(cli, ["export", str(checkpoint), "-o", str(folded), "--no-check"]) == 0
+    coarse = np.random.default_rng(0).integers(0, 256, (48, 4, 4, 3))
+    images = coarse.repeat(8, 1).repeat(8, 2).astype(np.uint8)
+    np.savez(folder / "images.npz", images=images, labels=np.arange(48) % 10)
+    return folded, folder / "images.npz"
+
+
+@pytest.mark.parametrize("name", COLOUR)
+def test_faults_of_colour_images(name: str, colour: tuple[Path, Path], rir: Runner, tmp_path: Path) -> None:
+    folded, images = colour
+    preprocessing = load_recipe("cifar10").preprocessing
+    net = Embedded(embed_preprocessing(load_onnx(folded), preprocessing))
+    save_onnx(net.model, tmp_path / "good.onnx", force=False)
+    words = ("--layers", "--json", "--data", images)
+    assert rir("verify", folded, tmp_path / "good.onnx", *words).code == 0
+    PREPROCESSING_FAULTS[name](net, preprocessing)
+    save_onnx(net.model, tmp_path / "faulty.onnx", force=False)
+    ran = rir("verify", folded, tmp_path / "faulty.onnx", *words)
+    assert ran.code == 3, ran.err
+    assert ran.json["first_divergence"]["block"] == "preprocessing"
 
 
 def test_faults_of_the_record(trained: Trained, rir: Runner, tmp_path: Path) -> None:
