@@ -34,10 +34,17 @@ STAGES = {
 }
 
 
-def detect(network: Network, blocks: str) -> list[dict[str, Any]]:
-    """One row an injected fault."""
-    rows = []
+_KEY = ("network", "stage", "form", "fault", "expected")
+
+
+def detect(network: Network, blocks: str, known: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row an injected fault; ``known`` ones are not put in again."""
+    rows, done = [], {json.dumps([row[name] for name in _KEY]): row for row in known}
     for one in injections(network, blocks):
+        key = json.dumps([network.name, one.stage, one.form, one.fault, list(one.expected)])
+        if key in done:
+            rows.append(done[key])
+            continue
         outcome = network.verify(one.model)
         row = {
             "network": network.name,
@@ -122,8 +129,8 @@ def _harmless(network: tuple[Any, ...], folder: Path, small: bool) -> list[dict[
     return pass_harmless(_network(network, folder), small)
 
 
-def _faults(network: tuple[Any, ...], folder: Path, blocks: str) -> list[dict[str, Any]]:
-    return detect(_network(network, folder), blocks)
+def _faults(network: tuple[Any, ...], folder: Path, blocks: str, known: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return detect(_network(network, folder), blocks, known)
 
 
 def _network(network: tuple[Any, ...], folder: Path) -> Network:
@@ -137,10 +144,14 @@ def main() -> None:
     parser.add_argument("--recipe", help="its recipe")
     parser.add_argument("--calibration", help="images that its INT8 ranges are found on")
     parser.add_argument("--test", help="labelled images, disjoint from those")
+    parser.add_argument("--add-to", type=Path, help="an earlier output, of which nothing is done again")
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
     faults: list[dict[str, Any]] = []
     harmless: list[dict[str, Any]] = []
+    known: dict[str, Any] = {"faults": [], "harmless": []}
+    if arguments.add_to is not None:
+        known = json.loads(arguments.add_to.read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as name, ProcessPoolExecutor(2, get_context("spawn")) as pool:
         folder = Path(name)
         must("train", "digits", "-o", folder / "digits")
@@ -153,14 +164,16 @@ def main() -> None:
             networks.append(((*given, arguments.calibration), "some", True))
         jobs = []
         for index, (network, blocks, small) in enumerate(networks):  # side by side, in folders of their own
+            kept = [row for row in known["harmless"] if row["network"] == network[0]]
+            harmless += kept
             jobs.append(
                 (
-                    pool.submit(_harmless, network, folder / f"harmless-{index}", small),
-                    pool.submit(_faults, network, folder / f"faults-{index}", blocks),
+                    None if kept else pool.submit(_harmless, network, folder / f"harmless-{index}", small),
+                    pool.submit(_faults, network, folder / f"faults-{index}", blocks, known["faults"]),
                 )
             )
         for passed, caught in jobs:
-            harmless += passed.result()
+            harmless += [] if passed is None else passed.result()
             faults += caught.result()
     found = summary(faults, harmless)
     result = {"machine": read_machine().to_dict(), "summary": found, "faults": faults, "harmless": harmless}
