@@ -69,31 +69,27 @@ def _to_dict(row: BenchRow, factor: float | None) -> dict[str, object]:
 
 
 def int8_notes(rows: Sequence[BenchRow]) -> list[str]:
-    """One sentence for every INT8 row that a wider precision beats, or comes up to within the noise (`LEVEL`), on the
-    same backend at the same batch size."""
+    """One sentence for each backend, batch size and mode whose fastest INT8 row is beaten by a wider precision, or does
+    not beat it by more than the noise (`LEVEL`).
+    """
     notes = []
-    for row in rows:
-        wider = [
-            other
-            for other in rows
-            if (other.backend, other.batch, other.mode) == (row.backend, row.batch, row.mode)
-            and other.precision != "int8"
+    for key in dict.fromkeys((row.backend, row.batch, row.mode) for row in rows):
+        costs = [
+            (row.record.cost_ms, row)
+            for row in rows
+            if (row.backend, row.batch, row.mode) == key and row.record is not None
         ]
-        fastest = min(
-            ((other.record.cost_ms, other) for other in wider if other.record is not None),
-            key=lambda pair: pair[0],
-            default=None,
-        )
-        if row.precision != "int8" or row.record is None or fastest is None:
+        narrow = [pair for pair in costs if pair[1].precision == "int8"]
+        wide = [pair for pair in costs if pair[1].precision != "int8"]
+        if not narrow or not wide:
             continue
-        share = row.record.cost_ms / max(fastest[0], 1e-6) - 1
-        if share < -LEVEL:
+        (own, row), (least, other) = (min(pairs, key=lambda pair: pair[0]) for pairs in (narrow, wide))
+        if own * (1 + LEVEL) < least:
             continue
-        verdict = "loses" if share > LEVEL else "gains nothing"
+        verdict = "loses" if own > least * (1 + LEVEL) else "gains nothing"
         notes.append(
-            f"INT8 {verdict}: {row.engine} takes {row.record.cost_ms:.3f} ms at batch {row.batch}, "
-            f"{fastest[1].engine} ({fastest[1].precision}) {fastest[0]:.3f} ms{_of_mode(row)}; deploy that one, or see "
-            "with inspect which layers stayed in float"
+            f"INT8 {verdict}: {row.engine} takes {own:.3f} ms at batch {row.batch}, {other.engine} ({other.precision}) "
+            f"{least:.3f} ms{_of_mode(row)}; deploy that one, or see with inspect which layers stayed in float"
         )
     return notes
 

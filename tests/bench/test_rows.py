@@ -53,6 +53,11 @@ def test_int8_that_is_level_gains_nothing() -> None:
     assert int8_notes([row("whole", 3), row("small", 2.8, precision="int8")]) == []
 
 
+def test_a_slower_int8_beside_a_fast_one_is_no_matter() -> None:
+    rows = [row("whole", 3), row("small", 2, precision="int8"), row("small, unfolded", 4, precision="int8")]
+    assert int8_notes(rows) == []
+
+
 def test_int8_that_wins_or_has_nothing_beside_it_is_not() -> None:
     assert int8_notes([row("whole", 3), row("small", 2, precision="int8"), row("gpu", None, precision="int8")]) == []
     assert int8_notes([row("whole", None), row("small", 2, precision="int8")]) == []
