@@ -22,8 +22,8 @@ def main() -> None:
     parts = [
         "# Performance\n",
         "Written by `benchmarks/tables.py` from `benchmarks/results/`; the scripts beside it make the figures.\n",
-        machine(latency["machine"]),
         "## Latency of the full-size RiR\n",
+        machine(latency["machine"]),
         "Random weights, synchronous calls, each contender in processes of its own and in turns "
         f"({latency['settings']['rounds']} rounds; medians over all). `benchmarks/latency.py`. "
         "Nothing here was run on a GPU. How to read it: [latency.md](latency.md).\n",
@@ -37,6 +37,7 @@ def main() -> None:
         "### TensorRT-RTX, built for sm89 with no GPU, not run\n",
         rtx(latency["tensorrt_rtx_sm89"]),
         "## Parity of a trained checkpoint\n",
+        machine(parity["machine"]),
         f"`{parity['checkpoint']}` (CIFAR-10, 1.06 M parameters) on {parity['rows'][0]['images']:,} test images "
         "against PyTorch; INT8 by plain min-max, everything else left out, on 512 training images. "
         "`benchmarks/parity.py`. FP16 in ONNX Runtime and OpenVINO is computed in FP32 on this CPU. "
