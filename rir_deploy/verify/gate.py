@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rir_deploy.verify.accuracy import Accuracy, AccuracyComparison
-from rir_deploy.verify.outputs import OutputComparison, OutputMetrics, Tolerance
+from rir_deploy.verify.outputs import OutputComparison, OutputMetrics
 from rir_deploy.verify.presets import Gate
 from rir_deploy.verify.statistics import DropTest, judge_drop
 
@@ -67,7 +67,7 @@ def verify(
         left, right = reference(images), candidate(images)
         outputs.update(left, right)
         accuracy.update(left, right, labels)
-    metrics = outputs.metrics(gate.tolerance or Tolerance(0.0, 0.0))
+    metrics = outputs.metrics(gate.tolerance)
     result = accuracy.result()
     margin = gate.max_top1_drop if gate.margin is None else gate.margin
     drop = None if result.pairs is None else judge_drop(result.pairs, margin)

@@ -21,6 +21,7 @@ class OutputMetrics:
     Attributes:
         max_relative_error: the largest error over the largest output.
         sqnr_db: signal over noise, in power; infinite where the outputs are equal.
+        within_tolerance: None where no tolerance was asked for.
         cosine, cosine_min: of the two output vectors of an image: the mean over the images, and the worst.
         kl_mean, kl_max: Kullback-Leibler divergence, in nats, of the candidate's softmax from the reference's, by
             image: what is lost where the softmax is used as a probability.
@@ -31,7 +32,7 @@ class OutputMetrics:
     max_abs_reference: float
     max_relative_error: float
     sqnr_db: float
-    within_tolerance: bool
+    within_tolerance: bool | None
     cosine: float
     cosine_min: float
     kl_mean: float
@@ -101,11 +102,10 @@ class OutputComparison:
         self._sum_kl += float(divergence.sum())
         self._max_kl = float(np.maximum(self._max_kl, divergence.max()))
 
-    def metrics(self, tolerance: Tolerance) -> OutputMetrics:
+    def metrics(self, tolerance: Tolerance | None) -> OutputMetrics:
         """The figures over all batches. InputError where there were none."""
         if not self._count:
             raise InputError("there is nothing to compare: the data holds no images")
-        bound = tolerance.atol + tolerance.rtol * self._max_reference
         relative = self._max_error / self._max_reference if self._max_reference else math.inf
         return OutputMetrics(
             max_abs_error=self._max_error,
@@ -113,12 +113,15 @@ class OutputComparison:
             max_abs_reference=self._max_reference,
             max_relative_error=0.0 if self._max_error == 0.0 else relative,
             sqnr_db=_decibels(self._sum_reference, self._sum_squares),
-            within_tolerance=self._max_error <= bound,  # False for NaN
+            within_tolerance=None if tolerance is None else self._within(tolerance),
             cosine=self._sum_cosine / self._images,
             cosine_min=self._min_cosine,
             kl_mean=self._sum_kl / self._images,
             kl_max=self._max_kl,
         )
+
+    def _within(self, tolerance: Tolerance) -> bool:
+        return self._max_error <= tolerance.atol + tolerance.rtol * self._max_reference  # False for NaN
 
 
 def _cosine(reference: Wide, candidate: Wide) -> Wide:

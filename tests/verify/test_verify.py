@@ -101,6 +101,15 @@ def test_the_int8_gate_judges_predictions() -> None:
     assert not check(reference, flipped, "int8")
 
 
+@pytest.mark.parametrize(("gate", "scale", "within"), [("int8", 1.02, None), ("fp32", 1.02, False), ("fp32", 1, True)])
+def test_a_gate_without_a_tolerance_says_nothing_of_one(gate: str, scale: float, within: bool | None) -> None:
+    reference = logits(200)
+    sides = answering(reference), answering(reference * np.float32(scale))
+    result = verify(batches(200, 7, None), *sides, GATES[gate])  # type: ignore[arg-type]
+    assert result.passed == (within is not False)
+    assert result.to_dict()["within_tolerance"] is within
+
+
 def test_a_drop_of_top1_fails_even_where_agreement_would_do() -> None:
     reference = logits(200)
     labels = reference.argmax(1).astype(np.int64)
