@@ -23,13 +23,14 @@ else:
 _KEYS = ("checkpoint", "model", "precisions", "backends", "targets", "batch", "stages", "data", "bench")
 _INT8_KEYS = ("sensitivity", "max_drop", "eval_data", "unfolded")
 _DATA_KEYS = ("train", "calibration", "test")
-_BENCH_KEYS = ("batches", "duration_s", "rounds", "threads", "mode", "streams", "roofline")
+_BENCH_KEYS = ("batches", "duration_s", "rounds", "threads", "mode", "streams", "cuda_graph", "transfers", "roofline")
 
 
 @dataclass(frozen=True)
 class BenchPlan:
-    """``duration_s`` 0 leaves the timing out. ``mode`` is one of `bench.options.MODE_CHOICES`. ``roofline`` holds the
-    engines of CPU backends against what the machine can do.
+    """``duration_s`` 0 leaves the timing out. ``mode`` is one of `bench.options.MODE_CHOICES`. ``cuda_graph`` and
+    ``transfers`` are those of `GpuOptions`. ``roofline`` holds the engines of CPU backends against what the machine can
+    do.
     """
 
     batches: tuple[int, ...] = (1,)
@@ -39,6 +40,8 @@ class BenchPlan:
     mode: str = "latency"
     streams: int | None = None
     roofline: bool = False
+    cuda_graph: bool = False
+    transfers: bool = True
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,8 @@ def _bench(table: dict[str, Any]) -> BenchPlan:
         mode,
         None if streams is None else as_integer(streams, "streams"),
         as_switch(table.get("roofline", default.roofline), "roofline"),
+        as_switch(table.get("cuda_graph", default.cuda_graph), "cuda_graph"),
+        as_switch(table.get("transfers", default.transfers), "transfers"),
     )
 
 

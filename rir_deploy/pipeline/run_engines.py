@@ -7,6 +7,7 @@ from typing import Any
 
 from rir_deploy.artifacts import sha256_file
 from rir_deploy.engines import get_backend
+from rir_deploy.engines.gpu_options import GpuOptions
 from rir_deploy.pipeline.bench import BenchRequest, bench_files
 from rir_deploy.pipeline.build import BuildRequest, build_engine
 from rir_deploy.pipeline.matrix import EngineSpec, reason_of, rebuild_command, targets_of
@@ -109,11 +110,13 @@ def time_engines(run: RunSteps, checkpoint: Path, names: list[str]) -> Record | 
     options = run.bench_options()
     if options is None:
         return None
+    gpu = GpuOptions(run.plan.bench.cuda_graph, transfers=run.plan.bench.transfers)
     paths = [checkpoint, *(run.folder.path / "engines" / name for name in names)]
     inputs = {
         "options": options.to_dict(),
+        "gpu": {"cuda_graph": gpu.cuda_graph, "transfers": gpu.transfers},
         "checkpoint": sha256_file(checkpoint),
         "engines": [sorted(run.folder.steps[f"engine {name}"].files.items()) for name in names],
     }
-    request = BenchRequest(tuple(paths), options, run.plan.recipe, run.plan.factory)
+    request = BenchRequest(tuple(paths), options, run.plan.recipe, run.plan.factory, gpu=gpu)
     return run.step("bench", inputs, [], lambda: run.local(bench_files(request, run.progress).to_dict()))

@@ -7,15 +7,18 @@ import json
 import os
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
 from rir_deploy.artifacts import atomic_folder, sha256_file
+from rir_deploy.engines.gpu_options import GpuOptions
 from rir_deploy.errors import InputError, UsageError
+from rir_deploy.pipeline.bench import BenchRequest
 from rir_deploy.pipeline.evaluation import SearchRequest
-from rir_deploy.pipeline.plan import BenchPlan, read_plan
+from rir_deploy.pipeline.plan import BenchPlan, Plan, read_plan
 from rir_deploy.pipeline.run import run_plan
 from rir_deploy.pipeline.steps import RunFolder
 from rir_deploy.recipe import packaged_recipes
@@ -212,6 +215,8 @@ def test_a_damaged_record_is_refused(tmp_path: Path) -> None:
         ("recipe = 'digits'\n[bench]\nduration = 1", InputError, "unknown key 'duration'"),
         ("recipe = 'digits'\n[bench]\nmode = 'throughpt'", UsageError, "did you mean 'throughput'"),
         ("recipe = 'digits'\n[bench]\nstreams = 'two'", InputError, "streams must be"),
+        ("recipe = 'digits'\n[bench]\ncuda_graph = 1", InputError, "cuda_graph must be true or false, not 1"),
+        ("recipe = 'digits'\n[bench]\ntransfers = 'no'", InputError, "transfers must be true or false, not 'no'"),
         ("recipe = ", InputError, "not readable TOML"),
         ("recipe = 'digits'\nunfolded = 1", InputError, "unfolded must be true or false"),
         ("recipe = 'digits'\nsensitivity = 'yes'", InputError, "sensitivity must be true or false"),
@@ -234,6 +239,29 @@ def test_a_plan_says_how_engines_are_timed(tmp_path: Path) -> None:
     path = tmp_path / "deploy.toml"
     path.write_text("recipe = 'digits'\n[bench]\nmode = 'both'\nstreams = 4\nthreads = 2")
     assert read_plan(path).bench == BenchPlan(threads=2, mode="both", streams=4)
+    path.write_text("recipe = 'digits'\n[bench]\ncuda_graph = true\ntransfers = false")
+    assert read_plan(path).bench == BenchPlan(cuda_graph=True, transfers=False)
+
+
+def test_engines_are_timed_on_a_gpu_as_the_plan_says(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each way is a step of its own: times of another way are not taken for it."""
+    asked: list[GpuOptions] = []
+
+    def bench(request: BenchRequest, _progress: object) -> Any:
+        asked.append(request.gpu)
+        return SimpleNamespace(to_dict=lambda: {"asked": len(asked)})
+
+    monkeypatch.setattr("rir_deploy.pipeline.run_engines.bench_files", bench)
+    plan = Plan("digits", made.checkpoint, precisions=("fp32",), backends=("onnxruntime",), stages=False)
+    ways = [{}, {}, {"cuda_graph": True}, {"transfers": False}, {"transfers": False}]
+    found = [
+        run_plan(dataclasses.replace(plan, bench=BenchPlan(**way)), tmp_path / "run", report=False)["bench"]["asked"]
+        for way in ways
+    ]
+    assert found == [1, 1, 2, 3, 3]
+    assert asked == [GpuOptions(), GpuOptions(cuda_graph=True), GpuOptions(transfers=False)]
 
 
 @pytest.mark.parametrize(
