@@ -92,20 +92,28 @@ _WORDS: dict[Better | None, str | None] = {"first": "worse", "second": "better",
 def compare_runs(runs: Sequence[tuple[str, Run]]) -> Compared:
     """Compare later runs with the first one, engine by engine.
 
-    Accuracy is judged where the images are the same, latency where the machine and the threads are; what differs is
-    in the notes.
+    Accuracy is judged where the images are the same, latency where the machine and the threads are, and TensorRT's
+    where its calls are made in the same way; what differs is in the notes.
     """
     names, records = tuple(name for name, _ in runs), tuple(run for _, run in runs)
     first = records[0]
     same_data = [_data(run) == _data(first) for run in records]
     same_machine = [_machine(run) == _machine(first) for run in records]
+    same_calls = [
+        same and _gpu_calls(run) == _gpu_calls(first) for same, run in zip(same_machine, records, strict=True)
+    ]
     engines = list(dict.fromkeys(engine.name for run in records for engine in run.engines))
-    measures = tuple(one for name in engines for one in _measures(name, records, same_data, same_machine))
+    on_gpu = {engine.name for run in records for engine in run.engines if engine.backend.startswith("tensorrt")}
+    measures = tuple(
+        one
+        for name in engines
+        for one in _measures(name, records, same_data, same_calls if name in on_gpu else same_machine)
+    )
     return Compared(names, records, measures, tuple(_notes(names, records)))
 
 
 def _measures(
-    name: str, runs: Sequence[Run], same_data: Sequence[bool], same_machine: Sequence[bool]
+    name: str, runs: Sequence[Run], same_data: Sequence[bool], same_timing: Sequence[bool]
 ) -> Iterator[Measure]:
     engines = [next((one for one in run.engines if one.name == name), None) for run in runs]
     proofs = [None if one is None else one.verify for one in engines]
@@ -146,14 +154,14 @@ def _measures(
     times = [{} if engine is None else medians_ms(run, engine) for run, engine in known]
     for batch in sorted({batch for one in times for batch in one}):
         medians = [one.get(batch) for one in times]
-        better = judged(lambda i, seen=medians: smaller(seen[0], seen[i], LATENCY), same_machine)  # type: ignore[misc]
+        better = judged(lambda i, seen=medians: smaller(seen[0], seen[i], LATENCY), same_timing)  # type: ignore[misc]
         yield _measure(
             name, f"latency at batch {batch}", medians, lambda value: f"{text.ms(value)} ms", better, timed=True
         )
     flows = [{} if engine is None else throughputs_per_s(run, engine) for run, engine in known]
     for key in sorted({key for one in flows for key in one}):
         rates = [one.get(key) for one in flows]
-        better = judged(lambda i, seen=rates: larger(seen[0], seen[i], LATENCY), same_machine)  # type: ignore[misc]
+        better = judged(lambda i, seen=rates: larger(seen[0], seen[i], LATENCY), same_timing)  # type: ignore[misc]
         title = f"throughput at batch {key[0]}, {text.plural(key[1], 'stream')}"
         yield _measure(name, title, rates, lambda value: f"{text.number(value, 0)} images/s", better, timed=True)
 
@@ -182,6 +190,16 @@ def _machine(run: Run) -> tuple[str, str, object]:
     machine = run.machine if run.bench is None else run.bench.machine
     threads = None if run.bench is None else run.bench.settings.get("threads")
     return machine.cpu, ", ".join(machine.gpus), threads
+
+
+def _gpu_calls(run: Run) -> str:
+    """How TensorRT's engines were timed; empty where none was."""
+    rows = () if run.bench is None else run.bench.results
+    found = next((one for one in rows if one.latency_ms is not None and one.cuda_graph is not None), None)
+    if found is None:
+        return ""
+    graph, copies = ("with" if used else "without" for used in (found.cuda_graph, found.transfers))
+    return f"{graph} a CUDA graph and {copies} the copies to and from the GPU"
 
 
 def _lacking(
@@ -227,6 +245,9 @@ def _notes(names: Sequence[str], runs: Sequence[Run]) -> Iterator[str]:
         elif _machine(run) != _machine(first):
             own, its = (" on ".join(_place(one)) for one in (run, first))
             yield f"{name} was timed with {own}, {names[0]} with {its}: latency is not judged"
+        own, its = _gpu_calls(run), _gpu_calls(first)
+        if own and its and own != its:
+            yield f"{name} timed TensorRT's engines {own}, {names[0]} {its}: their latency is not judged"
         if run.tool != first.tool:
             yield f"{name} is by {run.tool}, {names[0]} by {first.tool}"
 

@@ -195,7 +195,7 @@ class Engine:
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds of one call."""
+    """Milliseconds of one call, or of one part of it; ``iqr`` is what the middle half of the calls covers."""
 
     median: Amount
     p90: Amount
@@ -203,6 +203,9 @@ class Latency:
     p99: Amount
     min: Amount | None = None
     max: Amount | None = None
+    mean: Amount | None = None
+    std: Amount | None = None
+    iqr: Amount | None = None
 
 
 @dataclass(frozen=True)
@@ -212,6 +215,10 @@ class BenchResult:
     ``mode`` is how the calls follow one another, ``streams`` how many are in flight. ``speedup`` is over the first row
     of the same mode and batch size that ran, by the median or, where several are in flight, by images/s; what was not
     measured is None. ``quantiles_ms`` are equally spaced, from the fastest call to the slowest.
+
+    ``engine_memory_mb`` is what of the peak came with the engine: a difference of two readings, of any sign.
+    ``gpu_ms`` has the parts of a call on the GPU ("upload", "compute", "download") and "enqueue", the host's time to
+    launch it; ``cuda_graph`` and ``transfers`` say how it was called there, None on backends that have no such choice.
     """
 
     engine: str
@@ -226,10 +233,15 @@ class BenchResult:
     warnings: tuple[str, ...] = ()
     mode: str = SYNCHRONOUS
     streams: Size | None = None
+    import_ms: Amount | None = None
     load_ms: Amount | None = None
     first_inference_ms: Amount | None = None
     peak_memory_mb: Amount | None = None
+    engine_memory_mb: float | None = None
     quantiles_ms: tuple[Amount, ...] = ()
+    gpu_ms: dict[str, Latency] = field(default_factory=dict)
+    cuda_graph: bool | None = None
+    transfers: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from rir_deploy.report.tables_accuracy import accuracy_table
 from rir_deploy.report.tables_bench import doubts, latency_table, load_table, settings_table, throughput_table
 from rir_deploy.report.tables_engine import engines_table, proofs_table, runtimes_table
 from rir_deploy.report.tables_files import absent_table, files_table
+from rir_deploy.report.tables_gpu import gpu_table
 from rir_deploy.report.tables_int8 import candidates_table, pairs_table, ranking_table
 from rir_deploy.report.tables_machine import conditions_table, machine_table
 from rir_deploy.report.tables_model import fold_table, graphs_table, kept_tables, model_table
@@ -124,7 +125,7 @@ def _latency(run: Run) -> Section | None:
         return None
     machine = machine_table(bench.machine, "bench-machine", "The machine of the bench")
     conditions = None if bench.conditions is None else conditions_table(bench.conditions)
-    figures = latency_table(bench), throughput_table(bench), load_table(bench)
+    figures = latency_table(bench), throughput_table(bench), gpu_table(bench), load_table(bench)
     tables = (*figures, settings_table(bench), machine, conditions)
     return Section(
         "latency",

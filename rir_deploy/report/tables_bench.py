@@ -54,9 +54,10 @@ def latency_table(bench: Bench) -> Table | None:
     results, names = split(bench)[0], labels(bench)
     if not results:
         return None
-    titles = columns(*_HEAD, *_TIMED, *_RATE)
-    rows = tuple((*_head(one, names[key_of(one)]), *_times(one), *_rate(one)) for one in results)
-    return Table("latency", f"Latency of one call{_over(results, names, 'median')}", titles, rows, wide=True)
+    titles = columns(*_HEAD, *_TIMED, ">IQR (%)", *_RATE)
+    rows = tuple((*_head(one, names[key_of(one)]), *_times(one), _spread(one), *_rate(one)) for one in results)
+    caption = f"Latency of one call; IQR over the median{_over(results, names, 'median')}"
+    return Table("latency", caption, titles, rows, wide=True)
 
 
 def throughput_table(bench: Bench) -> Table | None:
@@ -94,6 +95,14 @@ def _times(result: BenchResult) -> tuple[Cell, ...]:
     return tuple(Cell(text.ms(None if latency is None else getattr(latency, name))) for name in _TIMES)
 
 
+def _spread(result: BenchResult) -> Cell:
+    """How far apart the middle half of the calls is."""
+    latency = result.latency_ms
+    if latency is None or latency.iqr is None or latency.median == 0:
+        return Cell(text.NONE)
+    return Cell(text.number(100 * latency.iqr / latency.median, 1))
+
+
 def _rate(result: BenchResult) -> tuple[Cell, ...]:
     speedup = text.NONE if result.speedup is None else f"{text.number(result.speedup, 2)}×"
     return Cell(text.number(result.throughput_per_s, 0)), Cell(speedup)
@@ -112,13 +121,14 @@ def _over(results: Sequence[BenchResult], names: Mapping[Key, str], by: str) -> 
 
 
 def load_table(bench: Bench) -> Table | None:
-    """What it costs to start: load, first inference, memory; None where none of it was measured."""
-    keys = ("load_ms", "first_inference_ms", "peak_memory_mb")
+    """What it costs to start: import, load, first inference, memory; None where none of it was measured."""
+    keys = ("import_ms", "load_ms", "first_inference_ms", "peak_memory_mb", "engine_memory_mb")
     rows = [one for one in bench.results if any(getattr(one, key) is not None for key in keys)]
     if not rows:
         return None
     names = labels(bench)
-    titles = columns("engine", ">batch", ">load (ms)", ">first inference (ms)", ">peak memory (MB)")
+    figures = (">import (ms)", ">load (ms)", ">first inference (ms)", ">peak memory (MB)", ">of that the engine (MB)")
+    titles = columns("engine", ">batch", *figures)
     cells = tuple(
         (
             Cell(names[key_of(one)], title=one.engine),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,15 @@ import onnx_ir as ir
 import pytest
 
 from rir_deploy.bench.options import BenchOptions
+from rir_deploy.bench.rows import rows_to_dicts
 from rir_deploy.engines.base import BatchRange, BuildOptions, input_spec, output_specs
 from rir_deploy.engines.manifest import Manifest, record_file, write_manifest
+from rir_deploy.pipeline.bench_contenders import Contender
 from rir_deploy.pipeline.bench_open import open_contender
+from rir_deploy.pipeline.bench_trial import Trial, row_of
 from rir_deploy.pipeline.bench_worker import work
+from rir_deploy.report.reader import read_record
+from rir_deploy.report.schema_engine import BenchResult
 from tests.engines.graphs import classifier
 from tests.engines.stand_ins import StandIn, stand_in
 
@@ -68,6 +75,28 @@ def test_the_gpus_own_times_go_into_the_answer(
     assert all(len(values) == 5 for values in answer["gpu_ms"].values())
     if mode == "synchronous":
         assert answer["gpu_ms"]["compute"] == [4.0] * 5
+
+
+def test_what_the_bench_records_is_what_a_report_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stand-in's GPU takes 4 ms for the kernels; the rest is held against the worker's raw times."""
+    job = {"path": str(tmp_path), "kind": "engine", "batch": 2, "threads": 1, "options": QUICK, "mode": "synchronous"}
+    with stand_in("11.4.0") as found:
+        engine(found, tmp_path)
+        use(found, monkeypatch)
+        answer = work({**job, "transfers": False})
+    trial = Trial(Contender(tmp_path, "engine", "tensorrt", "fp32", "ab" * 32), 2, "synchronous", [answer])
+    row = row_of(trial, BenchOptions(threads=1), {"cuda_graph": False, "transfers": False})
+    read = read_record(BenchResult, json.loads(json.dumps(rows_to_dicts([row])[0])), "row")
+    assert (read.cuda_graph, read.transfers, read.import_ms) == (False, False, answer["import_ms"])
+    assert read.engine_memory_mb == answer["peak_mb"] - answer["held_mb"]
+    assert set(read.gpu_ms) == {"compute", "enqueue"}
+    compute, enqueue = read.gpu_ms["compute"], read.gpu_ms["enqueue"]
+    assert {compute.min, compute.mean, compute.median, compute.p90, compute.p95, compute.p99, compute.max} == {4.0}
+    assert enqueue.max == max(answer["gpu_ms"]["enqueue"])
+    assert read.latency_ms is not None
+    assert read.latency_ms.std == pytest.approx(statistics.stdev(ns / 1e6 for ns in answer["times_ns"]))
+    ordered = sorted(answer["times_ns"])  # of 5 calls, the 75th and 25th percentiles by nearest rank are these
+    assert read.latency_ms.iqr == pytest.approx((ordered[3] - ordered[1]) / 1e6)
 
 
 @pytest.mark.parametrize(

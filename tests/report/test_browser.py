@@ -100,6 +100,9 @@ def _pages(names: str) -> str:
         run["bench"]["results"][1] |= {"first_inference_ms": 123456.7, "peak_memory_mb": 12345.6}
         for result in run["bench"]["results"][:2]:
             result["quantiles_ms"] = [0.02 + 0.0001 * i * i / 40 for i in range(41)]
+            result["latency_ms"] |= {"median": 1234.567, "iqr": 1500.0}
+        parts = dict.fromkeys(("upload", "compute", "download", "enqueue"), run["bench"]["results"][1]["latency_ms"])
+        run["bench"]["results"][1] |= {"import_ms": 12345.6, "engine_memory_mb": 12345.6, "gpu_ms": parts}
     if names == "long":
         fill(run, "WideNames_OfGraphsAndEngines/" * 9)
         for index, name in enumerate(("漢字" * 90, "W" * 90, "UPPERCASE" * 90)):

@@ -102,6 +102,26 @@ def test_another_machine_is_not_raced(change: dict[str, Any]) -> None:
     assert compared(lambda run: run["bench"]["settings"].update(threads=7)).notes
 
 
+@pytest.mark.parametrize("change", [{"cuda_graph": True}, {"transfers": False}])
+def test_calls_made_in_another_way_on_a_gpu_are_not_raced(change: dict[str, Any]) -> None:
+    """Nothing but TensorRT's engine was timed in another way."""
+    runs = []
+    for name, way in (("base", {}), ("new", change)):
+        run = sample()
+        row = run["bench"]["results"][1] | {"engine": "engines/tensorrt-rtx-fp16", "backend": "tensorrt-rtx"}
+        run["bench"]["results"][2] = row | {"cuda_graph": False, "transfers": True} | way
+        runs.append((name, read_run(run)))
+    found = compare_runs(runs)
+    assert verdicts(found, "tensorrt-rtx-fp16")["latency at batch 1"] is None
+    assert verdicts(found)["latency at batch 1"] == "level"
+    (note,) = found.notes
+    assert note.startswith("new timed TensorRT's engines with")
+    assert note.endswith("without a CUDA graph and with the copies to and from the GPU: their latency is not judged")
+    same = compare_runs([runs[1], runs[1]])
+    assert verdicts(same, "tensorrt-rtx-fp16")["latency at batch 1"] == "level"
+    assert same.notes == ()
+
+
 def test_engines_that_one_run_lacks_have_no_verdict() -> None:
     found = compared(lambda run: run["engines"].pop(1))
     assert set(verdicts(found).values()) == {None}
