@@ -1,4 +1,4 @@
-"""Runs side by side, engine by engine: which is better at what, and what of them cannot be compared."""
+"""Runs side by side, engine by engine: which is better at what, and what a later run lacks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rir_deploy.report import text
+from rir_deploy.report.differences import data_of, differences, gpu_calls_of, machine_of
 from rir_deploy.report.pairs import medians_ms, throughputs_per_s
 from rir_deploy.report.rules import LATENCY, SIZE, Better, by_images, by_sqnr, larger, smaller
 from rir_deploy.report.schema import Run
@@ -97,10 +98,10 @@ def compare_runs(runs: Sequence[tuple[str, Run]]) -> Compared:
     """
     names, records = tuple(name for name, _ in runs), tuple(run for _, run in runs)
     first = records[0]
-    same_data = [_data(run) == _data(first) for run in records]
-    same_machine = [_machine(run) == _machine(first) for run in records]
+    same_data = [data_of(run) == data_of(first) for run in records]
+    same_machine = [machine_of(run) == machine_of(first) for run in records]
     same_calls = [
-        same and _gpu_calls(run) == _gpu_calls(first) for same, run in zip(same_machine, records, strict=True)
+        same and gpu_calls_of(run) == gpu_calls_of(first) for same, run in zip(same_machine, records, strict=True)
     ]
     engines = list(dict.fromkeys(engine.name for run in records for engine in run.engines))
     on_gpu = {engine.name for run in records for engine in run.engines if engine.backend.startswith("tensorrt")}
@@ -109,7 +110,7 @@ def compare_runs(runs: Sequence[tuple[str, Run]]) -> Compared:
         for name in engines
         for one in _measures(name, records, same_data, same_calls if name in on_gpu else same_machine)
     )
-    return Compared(names, records, measures, tuple(_notes(names, records)))
+    return Compared(names, records, measures, tuple(differences(names, records)))
 
 
 def _measures(
@@ -181,27 +182,6 @@ def _measure(
     return Measure(engine, name, tuple(values), tuple(words), better, timed)
 
 
-def _data(run: Run) -> tuple[str, int]:
-    images = max((engine.verify.images for engine in run.engines if engine.verify is not None), default=0)
-    return text.file_name(run.data), images
-
-
-def _machine(run: Run) -> tuple[str, str, object]:
-    machine = run.machine if run.bench is None else run.bench.machine
-    threads = None if run.bench is None else run.bench.settings.get("threads")
-    return machine.cpu, ", ".join(machine.gpus), threads
-
-
-def _gpu_calls(run: Run) -> str:
-    """How TensorRT's engines were timed; empty where none was."""
-    rows = () if run.bench is None else run.bench.results
-    found = next((one for one in rows if one.latency_ms is not None and one.cuda_graph is not None), None)
-    if found is None:
-        return ""
-    graph, copies = ("with" if used else "without" for used in (found.cuda_graph, found.transfers))
-    return f"{graph} a CUDA graph and {copies} the copies to and from the GPU"
-
-
 def _lacking(
     names: Sequence[str], runs: Sequence[Run], measures: Sequence[Measure], index: int
 ) -> Iterator[tuple[str, str]]:
@@ -222,36 +202,3 @@ def _lacking(
     for one in measures:
         if one.timed and one.engine not in gone and one.values[0] is not None and one.values[index] is None:
             yield f"{one.engine}: {one.name}", f"{name} has no {one.name} of {one.engine}, which {base} has"
-
-
-def _notes(names: Sequence[str], runs: Sequence[Run]) -> Iterator[str]:
-    """What differs from the first run."""
-    first = runs[0]
-    for name, run in list(zip(names, runs, strict=True))[1:]:
-        if run.model.sha256 != first.model.sha256:
-            yield (
-                f"{name} is of another checkpoint ({run.model.checkpoint}, {text.short_hash(run.model.sha256)}): "
-                "agreement and SQNR are against each run's own"
-            )
-        if _data(run) != _data(first):
-            (data, images), (other, count) = _data(run), _data(first)
-            yield (
-                f"{name} was verified on {text.plural(images, 'image')} of {data}, {names[0]} on {count:,} of {other}: "
-                "accuracy, agreement and SQNR are not judged"
-            )
-        untimed = [named for named, one in ((names[0], first), (name, run)) if one.bench is None]
-        if untimed:
-            yield f"{' and '.join(untimed)} was not timed: latency is not judged"
-        elif _machine(run) != _machine(first):
-            own, its = (" on ".join(_place(one)) for one in (run, first))
-            yield f"{name} was timed with {own}, {names[0]} with {its}: latency is not judged"
-        own, its = _gpu_calls(run), _gpu_calls(first)
-        if own and its and own != its:
-            yield f"{name} timed TensorRT's engines {own}, {names[0]} {its}: their latency is not judged"
-        if run.tool != first.tool:
-            yield f"{name} is by {run.tool}, {names[0]} by {first.tool}"
-
-
-def _place(run: Run) -> tuple[str, str]:
-    cpu, gpus, threads = _machine(run)
-    return f"{text.words(threads)} threads", ", ".join(word for word in (cpu, gpus) if word)
