@@ -13,7 +13,8 @@ from rir_deploy.report import text
 from rir_deploy.report.compare import Compared, Measure
 from rir_deploy.report.plots_accuracy import interval
 from rir_deploy.report.schema import Run
-from rir_deploy.report.schema_engine import SYNCHRONOUS, Bench, BenchResult, Engine
+from rir_deploy.report.schema_bench import SYNCHRONOUS, Bench, BenchResult
+from rir_deploy.report.schema_engine import Engine
 from rir_deploy.report.tables_bench import key_of, labels, split
 
 

@@ -8,7 +8,8 @@ from typing import Literal
 
 from rir_deploy.report.rules import LATENCY, SIZE, Better, by_images, by_sqnr, smaller
 from rir_deploy.report.schema import Run
-from rir_deploy.report.schema_engine import SYNCHRONOUS, BenchResult, Engine
+from rir_deploy.report.schema_bench import SYNCHRONOUS, BenchResult
+from rir_deploy.report.schema_engine import Engine
 from rir_deploy.report.schema_graph import Graph
 
 Winner = Literal["folded", "unfolded", "level"]

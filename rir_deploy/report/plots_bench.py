@@ -9,7 +9,7 @@ from rir_deploy.report import text
 from rir_deploy.report.plots import Key, Plot, precision_keys
 from rir_deploy.report.plots_spread import spread_plot
 from rir_deploy.report.rows import WIDTH_IN, Row, dot, row_axes, scale, span, tick, tracks
-from rir_deploy.report.schema_engine import Bench, BenchResult, Latency
+from rir_deploy.report.schema_bench import Bench, BenchResult, Latency
 from rir_deploy.report.series import frame, role, shape
 from rir_deploy.report.svg import drawing, paint, to_svg
 from rir_deploy.report.tables_bench import Key as Label

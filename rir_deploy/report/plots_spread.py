@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rir_deploy.report import text
 from rir_deploy.report.plots import Key, Plot, precision_keys, read_out
 from rir_deploy.report.rows import BAR_HEIGHT, MARK_AT, Row, row_axes
-from rir_deploy.report.schema_engine import Bench, BenchResult
+from rir_deploy.report.schema_bench import Bench, BenchResult
 from rir_deploy.report.svg import drawing, paint, to_svg
 from rir_deploy.report.tables_bench import is_eager, key_of, labels, split
 

@@ -27,7 +27,8 @@ from dataclasses import dataclass
 
 from rir_deploy.errors import InputError
 from rir_deploy.report.reader import Amount, Count, Number, Picture, Share, Size, read_record
-from rir_deploy.report.schema_engine import Bench, Engine, Kept, Machine
+from rir_deploy.report.schema_bench import Bench, Machine
+from rir_deploy.report.schema_engine import Engine, Kept
 from rir_deploy.report.schema_graph import Graph
 from rir_deploy.report.schema_roofline import Roofline
 from rir_deploy.report.schema_stage import Block, LayerErrors, Stages

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from rir_deploy.report.reader import Amount, Count, Size
-from rir_deploy.report.schema_engine import Machine
+from rir_deploy.report.schema_bench import Machine
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from rir_deploy.report import text
 from rir_deploy.report.pairs import find_pairs
 from rir_deploy.report.schema import Run
-from rir_deploy.report.schema_engine import SYNCHRONOUS, Bench, BenchResult, Engine, Verify
+from rir_deploy.report.schema_bench import SYNCHRONOUS, Bench, BenchResult
+from rir_deploy.report.schema_engine import Engine, Verify
 from rir_deploy.report.tables_bench import is_eager, key_of, labels
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rir_deploy.report import text
-from rir_deploy.report.schema_engine import SYNCHRONOUS, Bench, BenchResult
+from rir_deploy.report.schema_bench import SYNCHRONOUS, Bench, BenchResult
 from rir_deploy.report.table import Cell, Table, columns
 
 _EAGER = "pytorch"

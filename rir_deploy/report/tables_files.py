@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rir_deploy.report import text
 from rir_deploy.report.schema import File, Run
-from rir_deploy.report.schema_engine import SYNCHRONOUS, Bench
+from rir_deploy.report.schema_bench import SYNCHRONOUS, Bench
 from rir_deploy.report.table import Cell, Table, columns
 from rir_deploy.report.tables_bench import key_of, labels
 

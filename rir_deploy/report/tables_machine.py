@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rir_deploy.report import text
-from rir_deploy.report.schema_engine import Clocks, Conditions, DeviceClock, GpuConditions, GpuState, Machine
+from rir_deploy.report.schema_bench import Clocks, Conditions, DeviceClock, GpuConditions, GpuState, Machine
 from rir_deploy.report.table import Cell, Table, facts
 
 

@@ -19,7 +19,7 @@ from rir_deploy.pipeline.bench_open import open_contender
 from rir_deploy.pipeline.bench_trial import Trial, row_of
 from rir_deploy.pipeline.bench_worker import work
 from rir_deploy.report.reader import read_record
-from rir_deploy.report.schema_engine import BenchResult
+from rir_deploy.report.schema_bench import BenchResult
 from tests.engines.graphs import classifier
 from tests.engines.stand_ins import StandIn, stand_in
 
