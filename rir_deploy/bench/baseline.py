@@ -30,13 +30,14 @@ class Baseline:
     """An earlier run's ms a call (`LatencyRecord.cost_ms`).
 
     ``cpu`` is its machine's, None where it does not say; ``how`` holds what the rows say of threads, streams, CUDA
-    graphs and copies.
+    graphs and copies. ``role`` is what it is called in messages: a gate's baseline, or what it serves as elsewhere.
     """
 
     file: str
     costs_ms: dict[Key, float]
     cpu: str | None
     how: Mapping[Key, Mapping[str, object]] = field(default_factory=dict)
+    role: str = "baseline"
 
     def find(self, row: BenchRow) -> float | None:
         """That of the same engine: by the path as given, or else by its last part where only one has it."""
@@ -55,7 +56,7 @@ class Baseline:
         """That it was measured on another machine than this ``cpu``, if so: a figure to be wary of."""
         if self.cpu in (None, cpu):
             return []
-        return [f"the baseline was measured on another machine ({self.cpu}, here {cpu}); make one here"]
+        return [f"the {self.role} was measured on another machine ({self.cpu}, here {cpu}); make one here"]
 
     def otherwise(self, row: BenchRow) -> str:
         """In which way the row was timed and its figure here was not, so that they cannot be compared; "" for none."""
@@ -67,7 +68,7 @@ class Baseline:
         for name, words in _HOW.items():
             if name in before and name in now and before[name] != now[name]:
                 return (
-                    f"the baseline was measured {words(before[name])}, and this is {words(now[name])}: "
+                    f"the {self.role} was measured {words(before[name])}, and this is {words(now[name])}: "
                     "the times cannot be compared; make one in the same way"
                 )
         return ""
@@ -130,8 +131,8 @@ class BaselineResult:
         }
 
 
-def read_baseline(path: Path) -> Baseline:
-    """Read what ``bench --json`` printed; rows that were not run are passed over.
+def read_baseline(path: Path, role: str = "baseline") -> Baseline:
+    """Read what ``bench --json`` printed; rows that were not run are passed over. Messages call it its ``role``.
 
     Raises:
         InputError: no such file, not JSON, no usable row, a figure that is no positive number, a row twice.
@@ -139,23 +140,21 @@ def read_baseline(path: Path) -> Baseline:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InputError(f"there is no baseline '{path}'; write one with: bench ... --json > {path}") from error
+        raise InputError(f"there is no {role} '{path}'; write one with: bench ... --json > {path}") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"the baseline '{path}' is not readable JSON; write it with bench ... --json") from error
+        raise InputError(f"the {role} '{path}' is not readable JSON; write it with bench ... --json") from error
     try:
         ran = [row for row in data["results"] if row.get("status", "ok") == "ok"]
         pairs = [_parse(row) for row in ran]
         how = {key: {name: row[name] for name in _HOW if name in row} for (key, _), row in zip(pairs, ran, strict=True)}
         cpu = data.get("machine", {}).get("cpu")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"the baseline '{path}' is not what bench --json prints ({error!r}); write it again"
-        ) from error
+        raise InputError(f"the {role} '{path}' is not what bench --json prints ({error!r}); write it again") from error
     twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
     if twice or not pairs:
         problem = f"holds '{twice[0][0]}' at batch {twice[0][2]} twice" if twice else "holds no engine that ran"
-        raise InputError(f"the baseline '{path}' {problem}; write one that names each engine once")
-    return Baseline(str(path), dict(pairs), cpu if isinstance(cpu, str) else None, how)
+        raise InputError(f"the {role} '{path}' {problem}; write one that names each engine once")
+    return Baseline(str(path), dict(pairs), cpu if isinstance(cpu, str) else None, how, role)
 
 
 def _parse(row: Any) -> tuple[Key, float]:

@@ -16,7 +16,7 @@ def read_medians(bench: Path, rows: Sequence[BenchRow], cpu: str) -> list[float]
     Raises:
         InputError: it lacks one, or it is of another CPU or number of threads, whose ceilings are others.
     """
-    baseline = read_baseline(bench)
+    baseline = read_baseline(bench, "bench record")
     medians = []
     for row in rows:
         median = baseline.find(row)

@@ -281,6 +281,9 @@ def test_what_cannot_be_held_against_a_cpu(engines: list[Path], tmp_path: Path, 
     ran = rir("roofline", engines[0], "--from", bench)
     assert ran.code == InputError.exit_code
     assert "has no time of" in ran.err
+    ran = rir("roofline", engines[0], "--from", "nope.json")
+    assert ran.code == InputError.exit_code
+    assert "there is no bench record 'nope.json'; write one with: bench ... --json > nope.json" in ran.err
     flat = Writer(dtype=np.float32)
     ir.save(flat.model(flat.relu(flat.input(3))), tmp_path / "flat.onnx")
     assert "no layer" in rir("roofline", tmp_path / "flat.onnx").err
