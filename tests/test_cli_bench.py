@@ -381,7 +381,8 @@ def test_a_malformed_onnx_and_a_changed_engine_are_refused(tmp_path: Path, rir: 
         (("NET", "--max-regression", "5%"), "--baseline"),
         (("NET", "--baseline", "x", "--max-regression", "5"), "5% or 0.05"),
         (("NET", "--baseline", "x", "--max-regression", "lots"), "5% or 0.05"),
-        (("NET", "--export-times", "NET"), "exists already"),
+        (("NET", "--export-times", "NET"), "would replace the input"),
+        (("NET", "--export-times", __file__), "exists already"),
     ],
 )
 def test_requests_that_make_no_sense(arguments: tuple[str, ...], word: str, net: Path, rir: Runner) -> None:

@@ -10,6 +10,7 @@ import click
 
 from rir_deploy.bench.options import MODE_CHOICES, BenchOptions
 from rir_deploy.cli import common
+from rir_deploy.cli.outputs import Command, OutputPath
 from rir_deploy.errors import GateError, UsageError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def _share(_ctx: click.Context, _param: click.Parameter, value: str | None) -> f
     return share
 
 
-@click.command("bench", short_help="Time engines side by side.")
+@click.command("bench", cls=Command, short_help="Time engines side by side.")
 @click.argument("engines", metavar="ENGINE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @common.batches_option
 @click.option(
@@ -55,7 +56,7 @@ def _share(_ctx: click.Context, _param: click.Parameter, value: str | None) -> f
 @click.option("--no-data-transfers", is_flag=True, help="TensorRT, RTX: leave the copies to and from the GPU out.")
 @click.option(
     "--runtime-cache",
-    type=click.Path(path_type=Path),
+    type=OutputPath(),
     metavar="FILE",
     help="RTX: keep the kernels that it compiles; read and written. Native code: a file of your own.",
 )
@@ -64,7 +65,7 @@ def _share(_ctx: click.Context, _param: click.Parameter, value: str | None) -> f
 @common.model_option
 @click.option("--baseline", type=click.Path(path_type=Path), metavar="FILE", help="Earlier --json output: the gate.")
 @click.option("--max-regression", callback=_share, metavar="SHARE", help="Allowed over the baseline. Default: 5%.")
-@click.option("--export-times", type=click.Path(path_type=Path), metavar="FILE", help="Write every raw time as JSON.")
+@click.option("--export-times", type=OutputPath(), metavar="FILE", help="Write every raw time as JSON.")
 @common.force_option
 @common.json_option
 def command(

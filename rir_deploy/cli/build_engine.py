@@ -15,6 +15,7 @@ from rir_deploy.cli.calibration import (
     say_calibration,
     search_request,
 )
+from rir_deploy.cli.outputs import Command, OutputPath
 from rir_deploy.errors import UsageError
 
 
@@ -25,7 +26,7 @@ def _tensorrt_options(function: common.Function) -> common.Function:
         click.option("--builder-level", type=int, metavar="0-5", help="TensorRT: how long to search for kernels."),
         click.option(
             "--timing-cache",
-            type=click.Path(path_type=Path),
+            type=OutputPath(),
             metavar="FILE",
             help="TensorRT: kernel timings, read and written; a second build is faster.",
         ),
@@ -47,9 +48,9 @@ def _tensorrt_options(function: common.Function) -> common.Function:
     return function
 
 
-@click.command("build-engine", short_help="Build an engine from a checkpoint or an ONNX file.")
+@click.command("build-engine", cls=Command, short_help="Build an engine from a checkpoint or an ONNX file.")
 @click.argument("source", metavar="MODEL", type=click.Path(path_type=Path))
-@common.output_option("Folder to write: engine, manifest and the graph it was built from.")
+@common.output_option("Folder to write: engine, manifest and the graph it was built from.", "engine")
 @click.option("--fp32", is_flag=True, help="FP32 (the default for a checkpoint).")
 @click.option("--fp16", is_flag=True, help="Cast to FP16; with --data, activations that overflow stay FP32.")
 @click.option("--int8", is_flag=True, help="Calibrate to INT8 on --data or by --ranges.")

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from rir_deploy.cli import common
+from rir_deploy.cli.outputs import Command
 from rir_deploy.errors import UsageError
 
 if TYPE_CHECKING:
     from rir_deploy.pipeline.bundle import Bundled
 
 
-@click.command("bundle", short_help="Pack a run into the one file that goes to a device.")
+@click.command("bundle", cls=Command, short_help="Pack a run into the one file that goes to a device.")
 @click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
 @common.output_option("File to write, ending in .zip.")
 @click.option("--engine", "engines", multiple=True, metavar="NAME", help="An engine to take; repeatable. Default: all.")

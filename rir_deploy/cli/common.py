@@ -8,11 +8,11 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from rir_deploy.cli.outputs import OutputPath, Role
 from rir_deploy.errors import InputError, RirDeployError, UsageError, unknown_name
 
 if TYPE_CHECKING:
@@ -58,26 +58,14 @@ data_option = click.option(
 )
 
 
-class OutputPath(click.Path):
-    """A path to write to. An empty one, as an unset variable of a shell leaves it, would mean the current folder."""
-
-    def __init__(self) -> None:
-        super().__init__(path_type=Path)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if value == "":
-            self.fail("it is empty; name a file or folder", param, ctx)
-        return super().convert(value, param, ctx)
-
-
 markdown_option = click.option(
     "--markdown", type=OutputPath(), metavar="FILE", help="Write it as GitHub-flavoured Markdown."
 )
 junit_option = click.option("--junit", type=OutputPath(), metavar="FILE", help="Write it as JUnit XML, for CI systems.")
 
 
-def output_option(what: str) -> Callable[[Function], Function]:
-    return click.option("-o", "--output", required=True, type=OutputPath(), help=what)
+def output_option(what: str, role: Role = "file") -> Callable[[Function], Function]:
+    return click.option("-o", "--output", required=True, type=OutputPath(role), help=what)
 
 
 @contextmanager

@@ -7,12 +7,13 @@ from pathlib import Path
 import click
 
 from rir_deploy.cli import common
+from rir_deploy.cli.outputs import Command, OutputPath
 from rir_deploy.errors import GateError, UsageError
 
 
-@click.command("compare", short_help="Hold runs against each other.")
+@click.command("compare", cls=Command, short_help="Hold runs against each other.")
 @click.argument("runs", metavar="RUN RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--html", type=common.OutputPath(), metavar="FILE", help="Write it as one HTML page too.")
+@click.option("--html", type=OutputPath(), metavar="FILE", help="Write it as one HTML page too.")
 @common.markdown_option
 @common.junit_option
 @click.option("--fail-if-worse", is_flag=True, help="Exit with 3 where a later run is worse, incomplete or failed.")
@@ -42,7 +43,7 @@ def command(
         raise UsageError("name at least two runs")
     if len(set(runs)) < len(runs):
         raise UsageError(f"'{max(runs, key=runs.count)}' is named twice; name each run once")
-    check_outputs({"--html": html, "--markdown": markdown, "--junit": junit}, force=force)
+    check_outputs(html, markdown, junit, force=force)
     folders = [str(path.parent if path.is_file() else path) for path in runs]
     names = short_names(folders)
     compared = compare_runs([(names[folder], open_run(path)) for folder, path in zip(folders, runs, strict=True)])

@@ -9,13 +9,14 @@ from pathlib import Path
 import click
 
 from rir_deploy.cli import common
+from rir_deploy.cli.outputs import Command, OutputPath
 from rir_deploy.cli.train import training_bar
 from rir_deploy.errors import GateError
 
 
-@click.command("demo", short_help="Do the whole job on data that needs no download.")
+@click.command("demo", cls=Command, short_help="Do the whole job on data that needs no download.")
 @click.option(
-    "-o", "--output", type=common.OutputPath(), help="Folder for the results. Default: a new temporary folder."
+    "-o", "--output", type=OutputPath("folder"), help="Folder for the results. Default: a new temporary folder."
 )
 @common.json_option
 def command(output: Path | None, as_json: bool) -> int:

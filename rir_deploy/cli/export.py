@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 
 from rir_deploy.cli import common
+from rir_deploy.cli.outputs import Command
 
 
-@click.command("export", short_help="Trace a checkpoint to ONNX, fold it, check it against PyTorch.")
+@click.command("export", cls=Command, short_help="Trace a checkpoint to ONNX, fold it, check it against PyTorch.")
 @click.argument("checkpoint", required=False, type=click.Path(path_type=Path))
 @common.output_option("ONNX file to write.")
 @common.recipe_option

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from rir_deploy.cli import common
+from rir_deploy.cli.outputs import Command
 
 if TYPE_CHECKING:
     from rir_deploy.fold import FoldResult
 
 
-@click.command("fold", short_help="Fold any ONNX file: one convolution a block.")
+@click.command("fold", cls=Command, short_help="Fold any ONNX file: one convolution a block.")
 @click.argument("source", metavar="IN.onnx", type=click.Path(path_type=Path))
 @common.output_option("ONNX file to write.")
 @click.option("--require", is_flag=True, help="Exit with 3 where nothing folds.")

@@ -15,9 +15,10 @@ from rir_deploy.cli.calibration import (
     say_calibration,
     search_request,
 )
+from rir_deploy.cli.outputs import Command, OutputPath
 
 
-@click.command("quantize", short_help="Calibrate an ONNX file to INT8 (Q/DQ).")
+@click.command("quantize", cls=Command, short_help="Calibrate an ONNX file to INT8 (Q/DQ).")
 @click.argument("source", metavar="IN.onnx", type=click.Path(path_type=Path))
 @common.output_option("ONNX file to write.")
 @common.data_option
@@ -40,13 +41,13 @@ from rir_deploy.cli.calibration import (
 @calibration_options
 @click.option(
     "--save-ranges",
-    type=click.Path(path_type=Path),
+    type=OutputPath(),
     metavar="FILE",
     help="Write the range table as well, and beside it the rounded weights (.safetensors).",
 )
 @click.option(
     "--sensitivity",
-    type=click.Path(path_type=Path),
+    type=OutputPath(),
     metavar="FILE",
     help="Rank the layers by the damage that quantising each alone does, and write that as JSON.",
 )

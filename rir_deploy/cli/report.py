@@ -7,14 +7,15 @@ from pathlib import Path
 import click
 
 from rir_deploy.cli import common
+from rir_deploy.cli.outputs import Command, OutputPath
 
 
-@click.command("report", short_help="Write a run down: a page, Markdown, JUnit XML, or on the terminal.")
+@click.command("report", cls=Command, short_help="Write a run down: a page, Markdown, JUnit XML, or on the terminal.")
 @click.argument("run_dir", type=click.Path(path_type=Path))
 @click.option(
     "-o",
     "--output",
-    type=common.OutputPath(),
+    type=OutputPath("report"),
     help="The page. Default: report.html in RUN_DIR, if nothing else is asked.",
 )
 @common.markdown_option
@@ -41,7 +42,7 @@ def command(
     from rir_deploy.report.write import open_run, write_report
 
     run = open_run(run_dir)
-    check_outputs({"-o": output, "--markdown": markdown, "--junit": junit}, force=force)
+    check_outputs(output, markdown, junit, force=force)
     files = write_run(run, markdown, junit, force=force)
     alone = output is None and (terminal or bool(files))
     written = None if alone else write_report(run_dir, output, force=force)

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rir_deploy.cli import common
+from rir_deploy.cli.outputs import Command, protect
 from rir_deploy.cli.train import training_bar
 from rir_deploy.errors import GateError
+
+if TYPE_CHECKING:
+    from rir_deploy.pipeline.plan import Plan
 
 # Of a ranking; the report has the rest.
 _LAYERS = 10
 
 
-@click.command("run", short_help="Do all of it, by a plan, into one folder.")
+@click.command("run", cls=Command, short_help="Do all of it, by a plan, into one folder.")
 @click.argument("plan", metavar="DEPLOY.toml", type=click.Path(path_type=Path))
-@common.output_option("Folder of the run. A run that was interrupted continues in it.")
+@common.output_option("Folder of the run. A run that was interrupted continues in it.", "folder")
 @common.markdown_option
 @common.junit_option
 @common.json_option
@@ -33,7 +37,8 @@ def command(plan: Path, output: Path, markdown: Path | None, junit: Path | None,
     from rir_deploy.report.schema import read_run
 
     chosen = read_plan(plan)
-    check_outputs({"--markdown": markdown, "--junit": junit}, force=True)
+    protect(click.get_current_context(), _inputs(chosen))
+    check_outputs(markdown, junit, force=True)
     with common.progress(as_json) as progress, training_bar(as_json) as on_step:
         record = run_plan(chosen, output, on_step=on_step, progress=progress)
     # As all that a run makes, they are made anew each time.
@@ -43,6 +48,17 @@ def command(plan: Path, output: Path, markdown: Path | None, junit: Path | None,
     else:
         print_run(record, output)
     return 0 if record["passed"] else GateError.exit_code
+
+
+def _inputs(plan: Plan) -> dict[str, object]:
+    """What a plan names, by the options of other commands."""
+    searched = None if plan.search is None else plan.search.eval_data
+    return {
+        "checkpoint": plan.checkpoint,
+        "recipe": plan.recipe,
+        "data": tuple(plan.data.values()),
+        "eval_data": searched,
+    }
 
 
 def print_run(record: dict[str, Any], folder: Path) -> None:

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 import click
 
 from rir_deploy.cli import common
+from rir_deploy.cli.outputs import Command
 
 if TYPE_CHECKING:
     from rir_deploy.models.train import OnStep, Progress
 
 
-@click.command("train", short_help="Train a RiR by a recipe; resumes where it stopped.")
+@click.command("train", cls=Command, short_help="Train a RiR by a recipe; resumes where it stopped.")
 @click.argument("recipe", metavar="RECIPE")
-@common.output_option("Folder for the checkpoint and the state of the training.")
+@common.output_option("Folder for the checkpoint and the state of the training.", "folder")
 @common.data_option
 @click.option("--test-data", metavar="SOURCE", help="Images that the accuracy is measured on.")
 @click.option("--epochs", type=click.IntRange(1, 100_000), help="Epochs, instead of the recipe's.")

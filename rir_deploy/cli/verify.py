@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rir_deploy.cli import common
+from rir_deploy.cli.outputs import Command, OutputPath
 from rir_deploy.cli.self_test import check_alone, run_self_test
 from rir_deploy.errors import GateError, UsageError
 
@@ -29,7 +30,7 @@ def _bounds(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...
     return bounds
 
 
-@click.command("verify", short_help="Prove that one model answers as another does.")
+@click.command("verify", cls=Command, short_help="Prove that one model answers as another does.")
 @click.argument("reference", type=click.Path(path_type=Path))
 @click.argument("candidate", required=False, type=click.Path(path_type=Path))
 @common.data_option
@@ -48,7 +49,7 @@ def _bounds(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...
 @click.option("--engine", "names", multiple=True, metavar="NAME", help="What to test of a bundle; repeatable.")
 @click.option("--simulate", is_flag=True, help="Where an engine cannot run here, run its graph instead, and say so.")
 @click.option("--layers", is_flag=True, help="Compare layer by layer, and name the first that is wrong.")
-@click.option("--flips", type=common.OutputPath(), metavar="FILE", help="Write every image that flipped, as JSON.")
+@click.option("--flips", type=OutputPath(), metavar="FILE", help="Write every image that flipped, as JSON.")
 @common.trust_option
 @common.force_option
 @common.json_option

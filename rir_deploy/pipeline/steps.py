@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from rir_deploy.artifacts import atomic_file, check_output, sha256_file, sha256_json
@@ -19,6 +19,8 @@ from rir_deploy.errors import InputError, UsageError
 
 RECORD_NAME = "steps.json"
 _SUBFOLDERS = ("training", "graphs", "engines")
+# What is made of the steps, beside them.
+_MADE = (RECORD_NAME, "run.json", "report.html")
 FORMAT = 1
 
 
@@ -120,6 +122,11 @@ class RunFolder:
         }
         with atomic_file(self.path / RECORD_NAME, force=True) as temporary:
             temporary.write_text(json.dumps(data, indent=1), encoding="utf-8")
+
+
+def is_own(path: PurePath) -> bool:
+    """Whether a path, relative to the folder of a run, is of a file that the run makes there."""
+    return str(path) in _MADE or path.parts[0] in _SUBFOLDERS
 
 
 def _is_run(path: Path) -> bool:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from rir_deploy.artifacts import atomic_file, check_output
-from rir_deploy.errors import UsageError
 from rir_deploy.report.compare import Compared
 from rir_deploy.report.html import render_compared
 from rir_deploy.report.junit import compared_suites, run_suites, to_junit
@@ -14,17 +13,15 @@ from rir_deploy.report.markdown import compared_to_markdown, to_markdown
 from rir_deploy.report.schema import Run
 
 
-def check_outputs(paths: Mapping[str, Path | None], *, force: bool) -> None:
-    """Refuse, before any work is done, files that cannot be written or are named twice; ``paths`` by their options.
+def check_outputs(*paths: Path | None, force: bool) -> None:
+    """Refuse, before any work is done, files that cannot be written.
 
     Raises:
         UsageError: naming the file.
     """
-    named = {option: path for option, path in paths.items() if path is not None}
-    if len({path.absolute() for path in named.values()}) < len(named):
-        raise UsageError(f"{' and '.join(named)} name one file; name one for each")
-    for path in named.values():
-        check_output(path, force=force)
+    for path in paths:
+        if path is not None:
+            check_output(path, force=force)
 
 
 def write_run(run: Run, markdown: Path | None, junit: Path | None, *, force: bool) -> dict[str, str]:

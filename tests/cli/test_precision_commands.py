@@ -104,7 +104,8 @@ def test_options_that_contradict_each_other(made: Made, rir: Runner, tmp_path: P
     refused(rir("quantize", made.onnx, "-o", output, "--percentile", "nan"), 2, "--percentile")
     refused(rir("quantize", made.onnx, "-o", output, "--rounding", "foo", "--samples", "32"), 2, "unknown rounding")
     refused(rir("quantize", made.onnx, "-o", output, "--keep", ".*", "--samples", "32"), 2, "nothing to quantise")
-    refused(rir("quantize", made.onnx, "-o", output, "--save-ranges", output), 2, "two files")
+    refused(rir("quantize", made.onnx, "-o", output, "--save-ranges", output), 2, "one file")
+    refused(rir("quantize", made.onnx, "-o", output, "--save-ranges", tmp_path / "r.safetensors"), 2, "two files")
     refused(rir("quantize", made.onnx, "-o", output, "--save-ranges", "/proc/r.json"), 2, "cannot write")
     untouched(tmp_path)
 

@@ -1,0 +1,140 @@
+"""What a command writes: the type of such a path, and the refusal of one that would replace what the command reads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from rir_deploy.errors import UsageError
+
+Role = Literal["file", "report", "folder", "engine"]
+# Options that name images or a recipe, by a path or by a name that is none.
+_IMAGES = ("data", "test_data", "eval_data")
+# Range tables: the rounded weights lie beside them.
+_TABLES = ("ranges", "save_ranges")
+
+
+class OutputPath(click.Path):
+    """A path to write to. An empty one, as an unset variable of a shell leaves it, would mean the current folder.
+
+    ``role``: a file; the report of a run, which may be the run's own; a folder that is added to; the folder of an
+    engine, which is replaced as a whole.
+    """
+
+    def __init__(self, role: Role = "file") -> None:
+        super().__init__(path_type=Path)
+        self.role = role
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("it is empty; name a file or folder", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class Command(click.Command):
+    """A command that begins only where what it writes replaces nothing that it reads."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        protect(ctx)
+        return super().invoke(ctx)
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A path of the command line: as it was typed, and with its links followed; ``role`` None for one that is read."""
+
+    option: str
+    typed: Path
+    real: Path
+    role: Role | None
+
+    def __str__(self) -> str:
+        return f"{self.option} '{self.typed}'"
+
+
+def protect(ctx: click.Context, read: Mapping[str, object] | None = None) -> None:
+    """Refuse, whatever --force says, outputs that would replace an input, each other, or what a run is made of.
+
+    ``read`` are further inputs, by the option that would name them: what a plan names, for one.
+
+    Raises:
+        UsageError: naming the file.
+    """
+    named = [one for param in ctx.command.params for one in _named(param, ctx.params.get(param.name or ""))]
+    named += [_name(name, path) for name, value in (read or {}).items() for path in _paths(name, value)]
+    for output in named:
+        if output.role is not None:
+            for other in named:
+                _check_pair(output, other)
+            if output.role in ("file", "report"):
+                _check_folder(output, named)
+
+
+def _named(param: click.Parameter, value: object) -> Iterator[_Named]:
+    role = param.type.role if isinstance(param.type, OutputPath) else None
+    for path in _paths(param.name or "", value):
+        yield _name(param.opts[0], path, role)
+
+
+def _name(option: str, path: Path, role: Role | None = None) -> _Named:
+    return _Named(option, path, Path(os.path.realpath(path)), role)
+
+
+def _paths(name: str, value: object) -> Iterator[Path]:
+    """The paths in what an option was given, by the option's name."""
+    if isinstance(value, tuple):
+        for one in value:
+            yield from _paths(name, one)
+    elif isinstance(value, Path):
+        yield value
+        if name in _TABLES and value.name:
+            yield value.with_suffix(".safetensors")
+    elif isinstance(value, str) and value:
+        if name in _IMAGES and value.partition(":")[0] != "digits":
+            head, _, part = value.rpartition(":")
+            yield Path(head if head and part in ("train", "test") and not os.path.exists(value) else value)
+        elif name == "recipe" and (value.endswith(".toml") or os.sep in value):
+            yield Path(value)
+
+
+def _runs(named: list[_Named]) -> dict[Path, Path]:
+    """The runs that are named, by folder or record, and the folder that a run goes to; as they were typed."""
+    found = {}
+    for one in named:
+        if one.role == "folder" or os.path.isfile(one.real / "run.json"):
+            found[one.real] = one.typed
+        elif one.role is None and one.real.name == "run.json":
+            found[one.real.parent] = one.typed.parent
+    return found
+
+
+def _check_pair(output: _Named, other: _Named) -> None:
+    if other.real == output.real and other.role is None:
+        raise UsageError(f"{output} would replace the input '{other.typed}'; choose another output")
+    if other.real == output.real and other.option != output.option:
+        raise UsageError(f"{output.option} and {other.option} name one file; name one for each")
+    if output.real in other.real.parents and output.role != "folder":
+        raise UsageError(f"{output} would replace '{other.typed}', which lies in it; choose another output")
+
+
+def _check_folder(output: _Named, named: list[_Named]) -> None:
+    """The closest folder that is a run or an input decides: a run keeps its own files, an input all that it holds."""
+    from rir_deploy.pipeline.steps import RECORD_NAME, is_own
+
+    runs = _runs(named)
+    read = {one.real: one.typed for one in named if one.role is None}
+    for folder in output.real.parents:
+        if folder in runs or os.path.isfile(folder / RECORD_NAME):
+            page = output.role == "report" and folder in runs and output.real == folder / "report.html"
+            if is_own(output.real.relative_to(folder)) and not page:
+                raise UsageError(
+                    f"{output} would replace a file of the run '{runs.get(folder, folder)}'; choose another output"
+                )
+            return
+        if folder in read and os.path.isfile(output.real):
+            raise UsageError(f"{output} would replace a file of the input '{read[folder]}'; choose another output")

@@ -1,0 +1,184 @@
+"""What a command writes never replaces what it reads, nor what a run is made of; whatever --force says."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from rir_deploy.cli import COMMANDS
+from rir_deploy.cli.outputs import Command, OutputPath
+from tests.cli.test_bad_input import refused
+from tests.conftest import Made, Runner
+from tests.report.sample import sample
+
+PLAN = """
+recipe = "recipe.toml"
+checkpoint = "model.safetensors"
+data = {test = "images.npz"}
+"""
+# Names of files that are there and need no content: all is refused before anything is read.
+FILES = (
+    "images.npz",
+    "images/0/a.png",
+    "cifar/test_batch.bin",
+    "ranges.json",
+    "ranges.safetensors",
+    "recipe.toml",
+    "base.json",
+    "run/report.html",
+    "run/graphs/fp32.onnx",
+    "run/engines/a/manifest.json",
+    "run/training/model.safetensors",
+)
+
+
+@pytest.fixture
+def folder(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with one of everything that a command reads."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(made.checkpoint, "model.safetensors")
+    shutil.copy(made.onnx, "model.onnx")
+    shutil.copytree(made.engine, "engine")
+    for name in FILES:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(name)
+    Path("deploy.toml").write_text(PLAN)
+    Path("run/run.json").write_text(json.dumps(sample()))
+    Path("run/steps.json").write_text('{"format": 1, "steps": {}}')
+    Path("link").symlink_to("model.safetensors")
+    Path("elsewhere").symlink_to("run")
+    return tmp_path
+
+
+def contents(folder: Path) -> dict[Path, bytes | None]:
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+INPUTS = [
+    ("verify model.safetensors engine --flips model.safetensors --force", "the input 'model.safetensors'"),
+    ("verify model.safetensors engine --flips link --force", "the input 'model.safetensors'"),
+    ("verify link engine --flips model.safetensors --force", "the input 'link'"),
+    ("verify model.safetensors engine --flips ./run/../model.safetensors --force", "the input 'model.safetensors'"),
+    ("verify model.onnx engine --data images.npz --flips images.npz --force", "the input 'images.npz'"),
+    ("verify model.onnx engine --data images --flips images/0/a.png --force", "a file of the input 'images'"),
+    ("verify model.onnx engine --data cifar:test --flips cifar/test_batch.bin --force", "a file of the input 'cifar'"),
+    ("verify model.onnx engine --recipe ./recipe.toml --flips recipe.toml --force", "the input 'recipe.toml'"),
+    ("verify model.onnx engine --flips engine/graph.onnx --force", "a file of the input 'engine'"),
+    ("bench engine --export-times engine/manifest.json --force", "a file of the input 'engine'"),
+    ("bench model.onnx engine --export-times model.onnx --force", "the input 'model.onnx'"),
+    ("bench engine --baseline base.json --export-times base.json --force", "the input 'base.json'"),
+    ("bench engine --runtime-cache engine/graph.onnx", "a file of the input 'engine'"),
+    ("export model.safetensors -o model.safetensors --force", "the input 'model.safetensors'"),
+    ("fold model.onnx -o model.onnx --force", "the input 'model.onnx'"),
+    ("fold model.onnx -o model.onnx", "the input 'model.onnx'"),
+    ("quantize model.onnx -o model.onnx --force", "the input 'model.onnx'"),
+    ("quantize model.onnx -o q.onnx --ranges ranges.json --save-ranges ranges.json --force", "the input 'ranges.json'"),
+    ("quantize model.onnx -o ranges.safetensors --ranges ranges.json --force", "the input 'ranges.safetensors'"),
+    ("quantize model.onnx -o q.onnx --sensitivity model.onnx --force", "the input 'model.onnx'"),
+    ("quantize model.onnx -o q.onnx --eval-data images.npz --sensitivity images.npz --force", "the input 'images.npz'"),
+    ("build-engine model.onnx -o engine --timing-cache model.onnx --force", "the input 'model.onnx'"),
+    ("build-engine engine/graph.onnx -o engine --force", "'engine/graph.onnx', which lies in it"),
+    ("build-engine model.onnx -o engine --timing-cache engine/cache --force", "'engine/cache', which lies in it"),
+    ("train digits -o images --data images", "the input 'images'"),
+    ("bundle run -o run --force", "the input 'run'"),
+    ("run deploy.toml -o new --junit deploy.toml", "the input 'deploy.toml'"),
+    ("run deploy.toml -o new --junit model.safetensors", "/model.safetensors'"),
+    ("run deploy.toml -o new --markdown images.npz", "/images.npz'"),
+    ("run deploy.toml -o new --markdown recipe.toml", "/recipe.toml'"),
+    ("compare run/run.json other --html run/run.json --force", "the input 'run/run.json'"),
+]
+RUNS = [
+    ("report run --junit run/run.json --force", "a file of the run 'run'"),
+    ("report run -o run/run.json --force", "a file of the run 'run'"),
+    ("report run --markdown run/report.html --force", "a file of the run 'run'"),
+    ("report run -o run/engines/report.html --force", "a file of the run 'run'"),
+    ("report elsewhere --junit run/run.json --force", "a file of the run 'elsewhere'"),
+    ("compare run other --html run/run.json --force", "a file of the run 'run'"),
+    ("compare run/run.json other --html run/report.html --force", "a file of the run 'run'"),
+    ("bundle run -o run/graphs/model.zip", "a file of the run 'run'"),
+    ("export model.safetensors -o run/graphs/fp32.onnx --force", "/run'"),
+    ("verify model.onnx run/engines/a --flips run/engines/a/flips.json", "/run'"),
+    ("run deploy.toml -o run --junit run/run.json", "a file of the run 'run'"),
+    ("run deploy.toml -o run --junit elsewhere/steps.json", "a file of the run 'run'"),
+    ("run deploy.toml -o new --junit new/run.json", "a file of the run 'new'"),
+    ("run deploy.toml -o new --markdown new/report.html", "a file of the run 'new'"),
+    ("run deploy.toml -o new --markdown new/engines/run.md", "a file of the run 'new'"),
+]
+OUTPUTS = [
+    ("report run --junit one --markdown one", "--markdown and --junit name one file"),
+    ("compare run other --html one --junit ./one", "--html and --junit name one file"),
+    ("run deploy.toml -o new --junit new", "-o and --junit name one file"),
+    ("run deploy.toml -o new/run --junit new", "'new/run', which lies in it"),
+    ("quantize model.onnx -o q.onnx --sensitivity q.onnx --force", "-o and --sensitivity name one file"),
+    ("quantize model.onnx -o r.safetensors --save-ranges r.json", "-o and --save-ranges name one file"),
+]
+
+
+@pytest.mark.parametrize(("line", "words"), [*INPUTS, *RUNS, *OUTPUTS], ids=lambda text: str(text))
+def test_it_is_refused_and_nothing_is_touched(line: str, words: str, folder: Path, rir: Runner) -> None:
+    before = contents(folder)
+    refused(rir(*line.split()), 2, words, "name one for each" if "name one file" in words else "choose another output")
+    assert contents(folder) == before
+
+
+def test_every_command_that_writes_is_looked_at() -> None:
+    commands = {name: importlib.import_module(module).command for name, module in COMMANDS.items()}
+    writing = {name for name, one in commands.items() if any(isinstance(p.type, OutputPath) for p in one.params)}
+    assert writing == set(COMMANDS) - {"inspect", "doctor", "roofline"}
+    assert all(isinstance(commands[name], Command) for name in writing)
+
+
+def test_files_in_a_runs_folder_are_written_again_and_again(folder: Path, rir: Runner) -> None:
+    pytest.importorskip("jinja2")
+    pytest.importorskip("matplotlib")
+    for _ in range(2):
+        ran = rir(*["report", "run", "--markdown", "run/run.md", "--junit", "run/run.xml", "--force"])
+        assert ran.code == 0, ran.err
+    assert Path("run/run.md").read_text().startswith("#")
+    for page in ("run/report.html", "elsewhere/report.html"):
+        Path("run/report.html").write_text("old")
+        assert rir("report", "run", "-o", page).code == 2
+        ran = rir("report", "run", "-o", page, "--force")
+        assert ran.code == 0, ran.err
+        assert "<html" in Path("run/report.html").read_text()
+    assert rir("report", "run/run.json", "-o", "run/report.html", "--force").code == 0
+    shutil.copytree("run", "other")
+    before = contents(folder / "other")
+    refused(rir("report", "run", "-o", "other/report.html", "--force"), 2, "a file of the run")
+    assert contents(folder / "other") == before
+
+
+def test_what_is_no_input_is_replaced_as_ever(folder: Path, rir: Runner) -> None:
+    for name in ("engine/flips.json", "flips.json", "images.npz"):
+        ran = rir("verify", "model.onnx", "engine", "--data", "digits:test", "--flips", name, "--force")
+        assert ran.code == 0, ran.err
+        assert json.loads(Path(name).read_text()) == []
+    for _ in range(2):  # a name of a recipe and of images is no file of that name
+        ran = rir("export", "model.safetensors", "-o", "digits", "--data", "digits", "--recipe", "digits", "--force")
+        assert ran.code == 0, ran.err
+    # As the manifest of a run's engine says how it is built again.
+    shutil.copytree("engine", "run/engines/b")
+    build = ("build-engine", "model.onnx", "--backend", "onnxruntime", "-o", "run/engines/b", "--force")
+    ran = rir(*build)
+    assert ran.code == 0, ran.err
+
+
+def test_a_run_writes_into_its_folder_again_and_again(
+    folder: Path, rir: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path] = []
+
+    def run_plan(_plan: object, output: Path, **_: object) -> object:
+        asked.append(output)
+        return sample()
+
+    monkeypatch.setattr("rir_deploy.pipeline.run.run_plan", run_plan)
+    for _ in range(2):
+        ran = rir("run", "deploy.toml", "-o", "run", "--markdown", "run/run.md", "--junit", "run/run.xml", "--json")
+        assert ran.code == 0, ran.err
+        assert Path("run/run.xml").read_text().startswith("<?xml")
+    assert asked == [Path("run")] * 2
