@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -37,12 +38,14 @@ def command(
     from rir_deploy.report.compare import compare_runs
     from rir_deploy.report.outputs import check_outputs, write_compared
     from rir_deploy.report.text import short_names
-    from rir_deploy.report.write import open_run
+    from rir_deploy.report.write import RECORD_NAME, open_run
 
     if len(runs) < 2:
         raise UsageError("name at least two runs")
-    if len(set(runs)) < len(runs):
-        raise UsageError(f"'{max(runs, key=runs.count)}' is named twice; name each run once")
+    records = [os.path.realpath(path / RECORD_NAME if os.path.isdir(path) else path) for path in runs]
+    twice = [path for index, path in enumerate(runs) if records[index] in records[:index]]
+    if twice:
+        raise UsageError(f"the run '{twice[0]}' is named twice; name each run once")
     check_outputs(html, markdown, junit, force=force)
     folders = [str(path.parent if path.is_file() else path) for path in runs]
     names = short_names(folders)

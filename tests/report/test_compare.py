@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -214,7 +215,8 @@ def test_the_command(runs: list[Path], rir: Runner) -> None:
     assert [row["name"] for row in ran.json["runs"]] == ["base", "new"]
     assert "worse: new: openvino-int8, latency at batch 1" in ran.err
     assert rir("compare", runs[1], runs[0], "--fail-if-worse").code == 3  # the larger engine
-    assert rir("compare", runs[0], runs[0] / "run.json", "--fail-if-worse").code == 0
+    shutil.copytree(runs[0], runs[0].parent / "same")
+    assert rir("compare", runs[0], runs[0].parent / "same", "--fail-if-worse").code == 0
 
 
 def test_a_later_run_that_failed_is_worse(runs: list[Path], rir: Runner) -> None:
@@ -252,6 +254,8 @@ def test_the_page_and_markdown(runs: list[Path], rir: Runner, tmp_path: Path) ->
         ([], 2, "Missing argument"),
         (["base"], 2, "name at least two runs"),
         (["base", "base"], 2, "is named twice"),
+        (["base", "base/run.json"], 2, "'base/run.json' is named twice"),
+        (["base", "./new/../base"], 2, "is named twice"),
         (["base", "absent"], 2, "is not a folder"),
         (["base", "."], 5, "has no run.json"),
     ],
