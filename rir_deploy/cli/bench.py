@@ -56,7 +56,7 @@ def _share(_ctx: click.Context, _param: click.Parameter, value: str | None) -> f
 @click.option("--no-data-transfers", is_flag=True, help="TensorRT, RTX: leave the copies to and from the GPU out.")
 @click.option(
     "--runtime-cache",
-    type=OutputPath(),
+    type=OutputPath("cache"),
     metavar="FILE",
     help="RTX: keep the kernels that it compiles; read and written. Native code: a file of your own.",
 )

@@ -26,7 +26,7 @@ def _tensorrt_options(function: common.Function) -> common.Function:
         click.option("--builder-level", type=int, metavar="0-5", help="TensorRT: how long to search for kernels."),
         click.option(
             "--timing-cache",
-            type=OutputPath(),
+            type=OutputPath("cache"),
             metavar="FILE",
             help="TensorRT: kernel timings, read and written; a second build is faster.",
         ),

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import click
 
-from rir_deploy.errors import UsageError
+from rir_deploy.errors import RirDeployError, UsageError
 
-Role = Literal["file", "report", "folder", "engine"]
+Role = Literal["file", "report", "cache", "folder", "engine"]
 # Options that name images or a recipe, by a path or by a name that is none.
 _IMAGES = ("data", "test_data", "eval_data")
 # Range tables: the rounded weights lie beside them.
@@ -22,8 +22,8 @@ _TABLES = ("ranges", "save_ranges")
 class OutputPath(click.Path):
     """A path to write to. An empty one, as an unset variable of a shell leaves it, would mean the current folder.
 
-    ``role``: a file; the report of a run, which may be the run's own; a folder that is added to; the folder of an
-    engine, which is replaced as a whole.
+    ``role``: a file; the report of a run, which may be the run's own; a cache, which is read too and may lie beside the
+    files of an engine; a folder that is added to; the folder of an engine, which is replaced as a whole.
     """
 
     def __init__(self, role: Role = "file") -> None:
@@ -71,7 +71,7 @@ def protect(ctx: click.Context, read: Mapping[str, object] | None = None) -> Non
         if output.role is not None:
             for other in named:
                 _check_pair(output, other)
-            if output.role in ("file", "report"):
+            if output.role in ("file", "report", "cache"):
                 _check_folder(output, named)
 
 
@@ -137,4 +137,17 @@ def _check_folder(output: _Named, named: list[_Named]) -> None:
                 )
             return
         if folder in read and os.path.isfile(output.real):
+            if output.role == "cache" and _is_strange(folder, output.real.name):
+                return
             raise UsageError(f"{output} would replace a file of the input '{read[folder]}'; choose another output")
+
+
+def _is_strange(engine: Path, name: str) -> bool:
+    """Whether a file in the folder of an engine is none of the engine's own."""
+    from rir_deploy.engines.manifest import MANIFEST_NAME, read_manifest
+
+    try:
+        manifest = read_manifest(engine)
+    except RirDeployError:
+        return False
+    return name not in {MANIFEST_NAME, *(record.name for record in manifest.files)}

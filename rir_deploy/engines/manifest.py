@@ -66,6 +66,11 @@ class Manifest:
         """What the engine takes on disk, without the graph it was built from."""
         return self.engine.size_bytes + sum(record.size_bytes for record in self.extra)
 
+    @property
+    def files(self) -> tuple[FileRecord, ...]:
+        """All that the manifest vouches for."""
+        return (self.engine, self.graph, *self.extra, *([self.ranges] if self.ranges else []))
+
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
 
@@ -114,8 +119,7 @@ def check_engine(folder: Path, *, trust: bool = False) -> Manifest:
         raise InputError(
             f"'{folder}' names the backend '{manifest.backend}', which there is not; {rebuild_hint(manifest)}"
         )
-    records = (manifest.engine, manifest.graph, *manifest.extra, *([manifest.ranges] if manifest.ranges else []))
-    for record in records:
+    for record in manifest.files:
         path = folder / record.name
         if not _is_plain_file(path, record.name):
             raise InputError(
@@ -128,7 +132,7 @@ def check_engine(folder: Path, *, trust: bool = False) -> Manifest:
     # ONNX Runtime's engine is an ONNX file itself, and need not be the one it says it was built from.
     graphs = {manifest.graph.name, *([manifest.engine.name] if manifest.backend.startswith("onnxruntime") else [])}
     for name in () if trust else sorted(graphs):
-        reason = contradiction(folder / name, {record.name for record in records}, manifest.precision)
+        reason = contradiction(folder / name, {record.name for record in manifest.files}, manifest.precision)
         if reason is not None:
             raise InputError(f"'{folder / name}' {reason}; {rebuild_hint(manifest)}")
     return manifest

@@ -72,6 +72,8 @@ INPUTS = [
     ("bench model.onnx engine --export-times model.onnx --force", "the input 'model.onnx'"),
     ("bench engine --baseline base.json --export-times base.json --force", "the input 'base.json'"),
     ("bench engine --runtime-cache engine/graph.onnx", "a file of the input 'engine'"),
+    ("bench engine --runtime-cache engine/manifest.json", "a file of the input 'engine'"),
+    ("bench images --runtime-cache images/0/a.png", "a file of the input 'images'"),
     ("export model.safetensors -o model.safetensors --force", "the input 'model.safetensors'"),
     ("fold model.onnx -o model.onnx --force", "the input 'model.onnx'"),
     ("fold model.onnx -o model.onnx", "the input 'model.onnx'"),
@@ -165,6 +167,13 @@ def test_what_is_no_input_is_replaced_as_ever(folder: Path, rir: Runner) -> None
     build = ("build-engine", "model.onnx", "--backend", "onnxruntime", "-o", "run/engines/b", "--force")
     ran = rir(*build)
     assert ran.code == 0, ran.err
+
+
+def test_a_cache_beside_an_engine_is_kept(folder: Path, rir: Runner) -> None:
+    Path("engine/kernels").write_text("cache")
+    ran = rir("bench", "engine", "--runtime-cache", "engine/kernels", "--rounds", 1, "--duration", 0, "--warmup", 0)
+    assert "would replace" not in ran.err  # ONNX Runtime has no such cache: that is said instead
+    assert Path("engine/kernels").read_text() == "cache"
 
 
 def test_a_run_writes_into_its_folder_again_and_again(
