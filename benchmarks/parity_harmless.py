@@ -67,7 +67,8 @@ def _lowered(network: Network, small: bool) -> Iterator[Row]:
     counts = (128,) if small else (64, 512)
     for form, source in (("traced", network.traced), ("folded", network.folded)):
         for flavour in ("cpu", "tensorrt"):
-            for way in [*ways[:: 3 if small else 1], *(["--rest fp32"] if flavour == "tensorrt" else [])]:
+            own = ["--rest fp32"] if flavour == "tensorrt" else ["--weight-bits 4"]
+            for way in [*ways[:: 3 if small else 1], *own, *(["--split-identity"] if form == "folded" else [])]:
                 for samples in counts if way.startswith("--method") else counts[:1]:
                     words = (*way.split(), "--samples", samples, *network.calibration, "--force")
                     must("quantize", source, "-o", path, "--qdq", flavour, *words)

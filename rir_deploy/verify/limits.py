@@ -73,9 +73,9 @@ LIMITS: dict[str, Limit] = {
     ),
     "int8": Limit(
         channel_steps=10.0,
-        tensor_steps=2.5,
+        tensor_steps=2.0,
         shows_in_output=False,
         reason="rounding weights and result costs up to 1 step in all, and clipping 1 value in 1000 up to 7 in a "
-        "channel; a range 16 times too wide costs 4 in all, a dead channel more than 14 in that one",
+        "channel; a range 16 times too wide costs 2.3 and more in all, a dead channel more than 14 in that one",
     ),
 }
