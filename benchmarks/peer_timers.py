@@ -194,10 +194,10 @@ def main() -> None:
     machine = read_machine()
     with tempfile.TemporaryDirectory() as folder:
         engines = make_engines(Path(folder))
-        notes = machine_doubts(machine, machine.cores, load_average())
+        notes, load = machine_doubts(machine, machine.cores), load_average()
         with Watch(own_cores()) as watch:
             pairs = compare(engines, machine.cores, arguments.seconds, arguments.rounds)
-        notes += conditions_doubts(watch.conditions)
+        notes += conditions_doubts(watch.conditions, machine.cores, load)
     rows = [pair.row for pair in pairs]
     settings = {"threads": machine.cores, "seconds": arguments.seconds, "rounds": arguments.rounds, "batch": 1}
     result = {"machine": machine.to_dict(), "settings": settings, "rows": rows, "notes": notes}

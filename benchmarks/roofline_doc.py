@@ -128,10 +128,11 @@ def document() -> str:
         INTRODUCTION,
         "## The full-size RiR\n",
         f"{record['network']}, folded; {machine['cpu']} ({', '.join(machine['features'])}), "
-        f"{record['threads']} threads. Timed {len(record['engines'][0]['shares'])} times over, minutes apart: the one "
-        "with the median share, and the shares of all from the lowest to the highest.\n",
+        f"{record['threads']} threads. Measured {len(record['engines'][0]['shares'])} times over, ceilings and engines: "
+        "the one with the median share, and the shares of all from the lowest to the highest. The ceilings in INT8 were "
+        f"{', '.join(f'{one:.0f}' for one in record['int8_ceilings_gmac_per_s'])} GMAC/s.\n",
         engines(record),
-        "### Ceilings of this machine\n",
+        "### Ceilings of this machine, the first time\n",
         ceilings(record),
     ]
     if any(row["median_ms"] > BUSY * row["fastest_ms"] for row in record["engines"]):

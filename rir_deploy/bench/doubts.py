@@ -16,13 +16,9 @@ MAX_ENQUEUE = 0.8
 MAX_PREEMPTIONS = 50.0
 
 
-def machine_doubts(machine: Machine, threads: int, load: float | None) -> list[str]:
-    """Before the start. ``load`` is the number of processes that wanted to run in the last minute."""
+def machine_doubts(machine: Machine, threads: int) -> list[str]:
+    """Before the start."""
     clocks, found = machine.clocks, []
-    if load is not None and load > MAX_LOAD * machine.cores:
-        found.append(
-            f"the machine was busy before the start (load {load:.1f} on {machine.cores} cores); stop what else runs"
-        )
     fixed = clocks.min_mhz is not None and clocks.min_mhz == clocks.max_mhz
     if clocks.governor not in (None, "performance") and not fixed:
         found.append(
@@ -43,9 +39,15 @@ def machine_doubts(machine: Machine, threads: int, load: float | None) -> list[s
     return found
 
 
-def conditions_doubts(conditions: Conditions) -> list[str]:
-    """After the end."""
+def conditions_doubts(conditions: Conditions, cores: int, load: float | None) -> list[str]:
+    """After the end.
+
+    ``load`` is the number of processes that wanted to run in the minute before the start, this tool's own among them:
+    it counts where the system does not tell what the others took meanwhile.
+    """
     found = []
+    if conditions.others is None and load is not None and load > MAX_LOAD * cores:
+        found.append(f"the machine was busy before the start (load {load:.1f} on {cores} cores); stop what else runs")
     if conditions.steal is not None and conditions.steal > MAX_STEAL:
         found.append(
             f"the hypervisor gave {conditions.steal:.0%} of the CPU time to other machines; time on a host of your own"

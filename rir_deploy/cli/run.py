@@ -95,8 +95,7 @@ def print_run(record: dict[str, Any], folder: Path) -> None:
     columns = ("backend", "precision", "size", "top-1 PyTorch", "top-1", "agreement", "max error", "parity", "engine")
     print_table(f"engines against the checkpoint, on {record['data']}", columns, rows)
     _print_int8(record)
-    if record["bench"] is not None:
-        print_latency(record["bench"])
+    _print_bench(record)
     common.say(f"report: {folder / 'report.html'}")
 
 
@@ -113,24 +112,19 @@ def _print_int8(record: dict[str, Any]) -> None:
             show(table)
 
 
+def _print_bench(record: dict[str, Any]) -> None:
+    """One call after another, and several in flight, which are figures of another kind."""
+    from rir_deploy.report.console import show
+    from rir_deploy.report.schema import read_run
+    from rir_deploy.report.tables_bench import latency_table, throughput_table
+
+    bench = read_run(record).bench
+    for table in () if bench is None else (latency_table(bench), throughput_table(bench)):
+        if table is not None:
+            show(table)
+
+
 def _how(engine: dict[str, Any]) -> str:
     if engine["status"] == "built, not run":
         return "built, not run: no GPU" if engine["reason"].startswith("no GPU") else f"not run: {engine['reason']}"
     return "ran, computing in FP32" if engine["precision"] == "fp16" and engine["reason"] else "ran"
-
-
-def print_latency(bench: dict[str, Any]) -> None:
-    from rir_deploy.report.console import print_table
-
-    rows = []
-    for row in bench["results"]:
-        latency = row["latency_ms"]
-        if latency is None:
-            continue
-        figures = [f"{latency[key]:.3f}" for key in ("median", "p90", "p95", "p99")]
-        rows.append(
-            (Path(row["engine"]).name, row["precision"], row["batch"], *figures, f"{row['throughput_per_s']:.0f}")
-        )
-    machine = bench["machine"]
-    title = f"latency in ms on {machine['cpu']}, {bench['settings']['threads']} threads"
-    print_table(title, ("engine", "precision", "batch", "median", "p90", "p95", "p99", "images/s"), rows)

@@ -130,7 +130,7 @@ def _bench(contenders: list[Contender], request: BenchRequest, progress: Progres
     ]
     gpu: dict[str, object] = {"cuda_graph": request.gpu.cuda_graph, "transfers": request.gpu.transfers}
     baseline = None if request.baseline is None else read_baseline(request.baseline)
-    notes = machine_doubts(machine, options.threads or 1, load_average())
+    notes, load = machine_doubts(machine, options.threads or 1), load_average()
     if baseline is not None:
         check_common([row_of(trial, options, gpu) for trial in trials], baseline)
     with Watch(own_cores()) as watch:
@@ -144,7 +144,7 @@ def _bench(contenders: list[Contender], request: BenchRequest, progress: Progres
         machine,
         watch.conditions,
         _settings(options),
-        (*notes, *conditions_doubts(watch.conditions), *int8_notes(rows)),
+        (*notes, *conditions_doubts(watch.conditions, machine.cores, load), *int8_notes(rows)),
         None if baseline is None else compare(rows, baseline, request.max_regression),
     )
 

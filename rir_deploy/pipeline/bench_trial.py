@@ -113,7 +113,7 @@ def _doubts(trial: Trial, record: LatencyRecord, times: dict[str, list[float]]) 
     """What the process itself saw."""
     found = []
     rates = [one["preemptions_per_s"] for one in trial.answers if one["preemptions_per_s"] is not None]
-    if rates:
+    if rates and trial.mode != PIPELINED:  # whose threads, several a core, put each other aside
         found.append(preempted(statistics.median(rates)))
     if times:
         found.append(host_bound(statistics.median(times["enqueue"]), statistics.median(times["compute"])))

@@ -48,7 +48,7 @@ def test_a_system_without_counters() -> None:
     assert (read.busy_s, read.steal_s, read.total_s, read.energy_j) == (None, None, None, None)
     found = conditions_of(read, read, [NOTHING])
     assert (found.steal, found.others, found.throttles, found.cpu_mhz, found.cpu_power_w) == (None,) * 5
-    assert conditions_doubts(found) == []
+    assert conditions_doubts(found, 4, None) == []
 
 
 def test_shares_are_of_the_time_that_passed() -> None:
@@ -76,7 +76,7 @@ def test_ranges_are_over_all_looks() -> None:
     assert found.max_temperatures_c == {"x86_pkg_temp": 95, "acpi": 20}
     assert found.max_power_w == {"VDD_IN": 7}
     assert found.gpus == (GpuConditions("L4 (sm89)", (900, 1500), 88, 60, ("heat (hardware)",)),)
-    assert [doubt.split(";")[0] for doubt in conditions_doubts(found)] == [
+    assert [doubt.split(";")[0] for doubt in conditions_doubts(found, 4, None)] == [
         "the CPU's clock moved between 2000 and 3000 MHz",
         "L4 (sm89) was slowed down (heat (hardware))",
         "the clock of L4 (sm89) moved between 900 and 1500 MHz",
@@ -112,8 +112,8 @@ def test_nothing_is_looked_at_again_where_there_is_nothing_to_see() -> None:
     ],
 )
 def test_each_doubt_says_what_to_do(changed: dict[str, Any], words: str) -> None:
-    assert conditions_doubts(STEADY) == []
-    (doubt,) = conditions_doubts(replace(STEADY, **changed))
+    assert conditions_doubts(STEADY, 4, 99.0) == []
+    (doubt,) = conditions_doubts(replace(STEADY, **changed), 4, None)
     assert words in doubt
 
 
@@ -121,7 +121,7 @@ def test_each_doubt_says_what_to_do(changed: dict[str, Any], words: str) -> None
     "changed", [{"steal": 0.005}, {"others": 0.05}, {"cpu_mhz": (3300.0, 3400.0)}, {"steal": None, "throttles": None}]
 )
 def test_a_little_is_no_doubt(changed: dict[str, Any]) -> None:
-    assert conditions_doubts(replace(STEADY, **changed)) == []
+    assert conditions_doubts(replace(STEADY, **changed), 4, None) == []
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_a_little_is_no_doubt(changed: dict[str, Any]) -> None:
     ],
 )
 def test_each_doubt_about_the_machine_says_what_to_do(machine: Machine, words: str) -> None:
-    (doubt,) = machine_doubts(machine, 4, 0.1)
+    (doubt,) = machine_doubts(machine, 4)
     assert words in doubt
 
 
@@ -157,12 +157,16 @@ def test_each_doubt_about_the_machine_says_what_to_do(machine: Machine, words: s
     ],
 )
 def test_a_machine_that_is_in_order(machine: Machine) -> None:
-    assert machine_doubts(machine, 4, None) == []
+    assert machine_doubts(machine, 4) == []
 
 
-def test_load_before_the_start() -> None:
-    assert machine_doubts(PLAIN, 4, 2.0) == []
-    assert machine_doubts(PLAIN, 4, 2.1)[0].startswith("the machine was busy before the start (load 2.1 on 4 cores)")
+def test_load_before_the_start_counts_where_the_rest_is_not_known() -> None:
+    """What ran before may have been this tool itself, as in a run."""
+    unknown = replace(STEADY, others=None)
+    assert conditions_doubts(unknown, 4, 2.0) == []
+    (doubt,) = conditions_doubts(unknown, 4, 2.1)
+    assert doubt.startswith("the machine was busy before the start (load 2.1 on 4 cores)")
+    assert conditions_doubts(replace(STEADY, others=0.0), 4, 2.1) == []
 
 
 def test_bounds_of_what_a_process_sees_itself() -> None:
