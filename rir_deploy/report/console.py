@@ -6,13 +6,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+# Letters of a cell under which it is no longer read with ease.
+_FOLDED = 8
+
 if TYPE_CHECKING:
     from rir_deploy.pipeline.progress import Progress
     from rir_deploy.report.table import Table
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table on stdout; numbers are aligned to the right."""
+    """A table on stdout, numbers aligned to the right; where the terminal is too narrow for it, a card a row."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -28,7 +31,27 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     # Piped output has no width of its own: never wrap what a script will read.
     if not console.is_terminal:
         console = Console(width=200)
+    elif _least_width(columns, rows) > console.width:
+        for card in _cards(title, columns, rows):
+            console.print(Text.assemble((card[0], "bold"), card[1]))
+        return
     console.print(table)
+
+
+def _least_width(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> int:
+    """Of a table whose cells are folded no further than to `_FOLDED` letters."""
+    longest = [
+        max(len(str(cell)) for cell in (title, *(row[index] for row in rows))) for index, title in enumerate(columns)
+    ]
+    return sum(min(width, _FOLDED) + 3 for width in longest) + 1
+
+
+def _cards(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[tuple[str, str]]:
+    """The title, and the first cell of each row with what the others say: heading and text."""
+    yield title, ""
+    for row in rows:
+        said = (f"{column} {cell}" for column, cell in zip(columns[1:], row[1:], strict=True))
+        yield str(row[0]), f": {', '.join(said)}"
 
 
 def show(table: Table) -> None:

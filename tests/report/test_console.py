@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -26,3 +27,19 @@ def test_a_run_prints_its_two_modes_apart(capsys: pytest.CaptureFixture[str]) ->
     latency, throughput = out.index("Latency of one call"), out.index("Throughput: 2 in flight")
     assert "pipelined" not in out[latency:throughput]
     assert "pipelined" in out[throughput:]
+
+
+def test_a_table_too_wide_for_the_terminal_is_told_row_by_row(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns, rows = tuple(f"column {index}" for index in range(12)), [tuple(f"cell {index}" for index in range(12))]
+    print_table("piped", columns, rows)
+    assert "┃" in capsys.readouterr().out
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    for width, wide in ((80, False), (140, True)):
+        monkeypatch.setenv("COLUMNS", str(width))
+        print_table("shown", columns, rows)
+        lines = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+        assert all(len(line) <= width for line in lines)
+        assert ("┃" in "".join(lines)) == wide
+        assert wide or " ".join(lines[1:]).startswith("cell 0: column 1 cell 1, column 2 cell 2")
