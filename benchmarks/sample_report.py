@@ -19,6 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.browser import browser_command, find_browser
 from benchmarks.tables import ROOT
 
 REPORT, PICTURE = ROOT / "docs" / "sample-report.html", ROOT / "docs" / "sample-report.png"
@@ -57,21 +58,17 @@ def run(plan: Path, folder: Path) -> Path:
 
 
 def picture(page: Path, output: Path) -> None:
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    browser = next((found for name in names if (found := shutil.which(name))), None)
+    browser = find_browser()
     if browser is None:
         print("no Chromium here: the picture is left as it was", file=sys.stderr)
         return
     with tempfile.TemporaryDirectory() as temporary:
         sheet = Path(temporary) / "sheet.html"
         sheet.write_text(_SHEET.format(gap=_GAP, width=_WIDTH, height=_HEIGHT, page=page.as_uri()), encoding="utf-8")
-        flags = "--headless --no-sandbox --disable-gpu --hide-scrollbars --no-first-run --disable-background-networking"
-        command = [browser, *flags.split(), f"--user-data-dir={temporary}/user", "--force-device-scale-factor=0.5"]
-        size = f"--window-size={2 * _WIDTH + _GAP},{_HEIGHT}"
-        command += ["--blink-settings=preferredColorScheme=1", "--virtual-time-budget=5000", size]
-        subprocess.run(
-            [*command, f"--screenshot={output}", sheet.as_uri()], check=True, timeout=120, stderr=subprocess.DEVNULL
-        )
+        command = browser_command(browser, Path(temporary) / "user", dark=False)
+        command += ["--hide-scrollbars", "--force-device-scale-factor=0.5"]
+        command += [f"--window-size={2 * _WIDTH + _GAP},{_HEIGHT}", f"--screenshot={output}", sheet.as_uri()]
+        subprocess.run(command, check=True, timeout=120, stderr=subprocess.DEVNULL)
 
 
 def main() -> None:

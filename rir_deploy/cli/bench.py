@@ -10,7 +10,7 @@ import click
 
 from rir_deploy.bench.options import MODE_CHOICES, BenchOptions
 from rir_deploy.cli import common
-from rir_deploy.cli.outputs import Command, OutputPath
+from rir_deploy.cli.outputs import Command, OutputPath, check_outputs
 from rir_deploy.errors import GateError, UsageError
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def command(
     allowed = 0.05 if max_regression is None else max_regression
     gpu = GpuOptions(cuda_graph, runtime_cache, transfers=not no_data_transfers)
     request = BenchRequest(engines, options, recipe, factory, channels_last, gpu, trust, baseline, allowed, names)
-    _check_export(export_times, force)
+    check_outputs(export_times, force=force)
     with common.progress(as_json) as progress:
         benched = bench_files(request, progress)
     if export_times is not None:
@@ -136,13 +136,6 @@ def command(
 
         print_benched(benched)
     return _judge(benched.baseline)
-
-
-def _check_export(path: Path | None, force: bool) -> None:
-    from rir_deploy.artifacts import check_output
-
-    if path is not None:
-        check_output(path, force=force)
 
 
 def _export(benched: Benched, path: Path, force: bool) -> None:

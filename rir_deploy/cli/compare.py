@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from rir_deploy.cli import common
-from rir_deploy.cli.outputs import Command, OutputPath
+from rir_deploy.cli.outputs import Command, OutputPath, check_outputs
 from rir_deploy.errors import GateError, UsageError
 
 
@@ -36,7 +36,7 @@ def command(
     machines or checkpoints differ, that is said, and what they decide is not judged.
     """
     from rir_deploy.report.compare import compare_runs
-    from rir_deploy.report.outputs import check_outputs, write_compared
+    from rir_deploy.report.outputs import write_compared
     from rir_deploy.report.text import short_names
     from rir_deploy.report.write import RECORD_NAME, open_run
 

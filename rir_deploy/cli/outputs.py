@@ -75,6 +75,19 @@ def protect(ctx: click.Context, read: Mapping[str, object] | None = None) -> Non
                 _check_folder(output, named)
 
 
+def check_outputs(*paths: Path | None, force: bool) -> None:
+    """Refuse, before any work is done, files that cannot be written.
+
+    Raises:
+        UsageError: naming the file.
+    """
+    from rir_deploy.artifacts import check_output
+
+    for path in paths:
+        if path is not None:
+            check_output(path, force=force)
+
+
 def _named(param: click.Parameter, value: object) -> Iterator[_Named]:
     role = param.type.role if isinstance(param.type, OutputPath) else None
     for path in _paths(param.name or "", value):
@@ -104,11 +117,13 @@ def _paths(name: str, value: object) -> Iterator[Path]:
 
 def _runs(named: list[_Named]) -> dict[Path, Path]:
     """The runs that are named, by folder or record, and the folder that a run goes to; as they were typed."""
+    from rir_deploy.pipeline.steps import RUN_NAME
+
     found = {}
     for one in named:
-        if one.role == "folder" or os.path.isfile(one.real / "run.json"):
+        if one.role == "folder" or os.path.isfile(one.real / RUN_NAME):
             found[one.real] = one.typed
-        elif one.role is None and one.real.name == "run.json":
+        elif one.role is None and one.real.name == RUN_NAME:
             found[one.real.parent] = one.typed.parent
     return found
 
@@ -124,13 +139,13 @@ def _check_pair(output: _Named, other: _Named) -> None:
 
 def _check_folder(output: _Named, named: list[_Named]) -> None:
     """The closest folder that is a run or an input decides: a run keeps its own files, an input all that it holds."""
-    from rir_deploy.pipeline.steps import RECORD_NAME, is_own
+    from rir_deploy.pipeline.steps import RECORD_NAME, REPORT_NAME, is_own
 
     runs = _runs(named)
     read = {one.real: one.typed for one in named if one.role is None}
     for folder in output.real.parents:
         if folder in runs or os.path.isfile(folder / RECORD_NAME):
-            page = output.role == "report" and folder in runs and output.real == folder / "report.html"
+            page = output.role == "report" and folder in runs and output.real == folder / REPORT_NAME
             if is_own(output.real.relative_to(folder)) and not page:
                 raise UsageError(
                     f"{output} would replace a file of the run '{runs.get(folder, folder)}'; choose another output"

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from rir_deploy.cli import common
-from rir_deploy.cli.outputs import Command, OutputPath
+from rir_deploy.cli.outputs import Command, OutputPath, check_outputs
 
 
 @click.command("report", cls=Command, short_help="Write a run down: a page, Markdown, JUnit XML, or on the terminal.")
@@ -37,7 +37,7 @@ def command(
     The page needs no network and no other file. --markdown writes the same tables for a job's summary, --junit one test
     case a check for a CI system. A run that failed is written down like any other: the exit code speaks of the files.
     """
-    from rir_deploy.report.outputs import check_outputs, write_run
+    from rir_deploy.report.outputs import write_run
     from rir_deploy.report.summary import summarize
     from rir_deploy.report.write import open_run, write_report
 

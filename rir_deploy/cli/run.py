@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rir_deploy.cli import common
-from rir_deploy.cli.outputs import Command, protect
+from rir_deploy.cli.outputs import Command, check_outputs, protect
 from rir_deploy.cli.train import training_bar
 from rir_deploy.errors import GateError
 
 if TYPE_CHECKING:
     from rir_deploy.pipeline.plan import Plan
+    from rir_deploy.report.schema import Run
 
 # Of a ranking; the report has the rest.
 _LAYERS = 10
@@ -33,7 +34,7 @@ def command(plan: Path, output: Path, markdown: Path | None, junit: Path | None,
     """
     from rir_deploy.pipeline.plan import read_plan
     from rir_deploy.pipeline.run import run_plan
-    from rir_deploy.report.outputs import check_outputs, write_run
+    from rir_deploy.report.outputs import write_run
     from rir_deploy.report.schema import read_run
 
     chosen = read_plan(plan)
@@ -64,6 +65,7 @@ def _inputs(plan: Plan) -> dict[str, object]:
 def print_run(record: dict[str, Any], folder: Path) -> None:
     """The run as tables: the fold, the engines, INT8, the timing."""
     from rir_deploy.report.console import percent, print_table, size
+    from rir_deploy.report.schema import read_run
 
     model, folded = record["model"], record["export"]["fold"]
     if model["recorded_top1"] is not None:
@@ -94,31 +96,29 @@ def print_run(record: dict[str, Any], folder: Path) -> None:
         )
     columns = ("backend", "precision", "size", "top-1 PyTorch", "top-1", "agreement", "max error", "parity", "engine")
     print_table(f"engines against the checkpoint, on {record['data']}", columns, rows)
-    _print_int8(record)
-    _print_bench(record)
+    run = read_run(record)
+    _print_int8(run)
+    _print_bench(run)
     common.say(f"report: {folder / 'report.html'}")
 
 
-def _print_int8(record: dict[str, Any]) -> None:
+def _print_int8(run: Run) -> None:
     """How INT8 was chosen, which layers hurt, and what folding is worth; all of it is in the report."""
     from rir_deploy.report.console import show
-    from rir_deploy.report.schema import read_run
     from rir_deploy.report.tables_int8 import candidates_table, pairs_table, ranking_table
 
-    run = read_run(record)
     tables = [table for graph in run.graphs for table in (candidates_table(graph), ranking_table(graph, _LAYERS))]
     for table in (*tables, pairs_table(run)):
         if table is not None:
             show(table)
 
 
-def _print_bench(record: dict[str, Any]) -> None:
+def _print_bench(run: Run) -> None:
     """One call after another, and several in flight, which are figures of another kind."""
     from rir_deploy.report.console import show
-    from rir_deploy.report.schema import read_run
     from rir_deploy.report.tables_bench import latency_table, throughput_table
 
-    bench = read_run(record).bench
+    bench = run.bench
     for table in () if bench is None else (latency_table(bench), throughput_table(bench)):
         if table is not None:
             show(table)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rir_deploy.cli import common
-from rir_deploy.cli.outputs import Command, OutputPath
+from rir_deploy.cli.outputs import Command, OutputPath, check_outputs
 from rir_deploy.cli.self_test import check_alone, run_self_test
 from rir_deploy.errors import GateError, UsageError
 
@@ -109,7 +109,7 @@ def command(
         )
     if force and flips is None:
         raise UsageError("--force replaces the file of --flips; name one, or leave --force out")
-    _check_output(flips, force)
+    check_outputs(flips, force=force)
     request = VerifyRequest(
         reference,
         candidate,
@@ -157,13 +157,6 @@ def _stages(request: StagesRequest, as_json: bool) -> int:
         click.echo(f"rir-deploy: parity failed: {'; '.join(stages.failures)}", err=True)
         return GateError.exit_code
     return 0
-
-
-def _check_output(path: Path | None, force: bool) -> None:
-    from rir_deploy.artifacts import check_output
-
-    if path is not None:
-        check_output(path, force=force)
 
 
 def _write_flips(verified: Verified, path: Path, force: bool) -> None:

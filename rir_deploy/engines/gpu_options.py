@@ -37,3 +37,8 @@ class GpuOptions:
     runtime_cache: Path | None = None
     transfers: bool = True
     on_times: Callable[[GpuTimes], object] | None = None
+
+    @property
+    def calls(self) -> dict[str, object]:
+        """How a request is made, as plain data: what its times depend on."""
+        return {"cuda_graph": self.cuda_graph, "transfers": self.transfers}

@@ -128,16 +128,14 @@ def _bench(contenders: list[Contender], request: BenchRequest, progress: Progres
     trials = [
         Trial(contender, batch, mode) for mode in options.modes for batch in options.batches for contender in contenders
     ]
-    gpu: dict[str, object] = {"cuda_graph": request.gpu.cuda_graph, "transfers": request.gpu.transfers}
     baseline = None if request.baseline is None else read_baseline(request.baseline)
     notes, load = machine_doubts(machine, options.threads or 1), load_average()
     if baseline is not None:
-        check_common([row_of(trial, options, gpu) for trial in trials], baseline)
+        check_common([row_of(trial, options, request.gpu.calls) for trial in trials], baseline)
+        notes += baseline.another_machine(machine.cpu)
     with Watch(own_cores()) as watch:
         _run_rounds(trials, request, options, progress)
-    rows = tuple(row_of(trial, options, gpu) for trial in trials)
-    if baseline is not None:
-        notes += baseline.another_machine(machine.cpu)
+    rows = tuple(row_of(trial, options, request.gpu.calls) for trial in trials)
     return Benched(
         rows,
         tuple(tuple(samples.times_ns for samples in trial.rounds) for trial in trials),
@@ -158,8 +156,7 @@ def _run_rounds(trials: list[Trial], request: BenchRequest, options: BenchOption
         "image": image,
         "factory": request.factory,
         "trust": request.trust,
-        "cuda_graph": request.gpu.cuda_graph,
-        "transfers": request.gpu.transfers,
+        **request.gpu.calls,
         "runtime_cache": None if request.gpu.runtime_cache is None else str(request.gpu.runtime_cache),
     }
     total = options.rounds * len(trials)

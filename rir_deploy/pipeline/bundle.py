@@ -20,10 +20,10 @@ from rir_deploy.engines.manifest import check_engine
 from rir_deploy.errors import BackendError, GateError, InputError, UsageError, unknown_name
 from rir_deploy.onnx_file import load_onnx, read_provenance
 from rir_deploy.pipeline.progress import Progress, silent, tracked
-from rir_deploy.pipeline.run import RUN_NAME
 from rir_deploy.pipeline.self_test import Logits, answers, judge, open_item
 from rir_deploy.pipeline.sides import BUNDLE_SUFFIX
 from rir_deploy.pipeline.sources import open_dataset
+from rir_deploy.pipeline.steps import RUN_NAME
 from rir_deploy.recipe import Recipe
 from rir_deploy.report.schema import Run, read_run
 

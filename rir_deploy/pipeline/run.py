@@ -19,12 +19,11 @@ from rir_deploy.pipeline.run_graphs import make_graph
 from rir_deploy.pipeline.run_roofline import make_roofline
 from rir_deploy.pipeline.run_stages import compare_run
 from rir_deploy.pipeline.run_steps import RunSteps
+from rir_deploy.pipeline.steps import RUN_NAME
 from rir_deploy.report.schema import SCHEMA
 
 if TYPE_CHECKING:
     from rir_deploy.models.train import OnStep
-
-RUN_NAME = "run.json"
 
 
 def run_plan(

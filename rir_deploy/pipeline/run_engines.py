@@ -114,7 +114,7 @@ def time_engines(run: RunSteps, checkpoint: Path, names: list[str]) -> Record | 
     paths = [checkpoint, *(run.folder.path / "engines" / name for name in names)]
     inputs = {
         "options": options.to_dict(),
-        "gpu": {"cuda_graph": gpu.cuda_graph, "transfers": gpu.transfers},
+        "gpu": gpu.calls,
         "checkpoint": sha256_file(checkpoint),
         "engines": [sorted(run.folder.steps[f"engine {name}"].files.items()) for name in names],
     }

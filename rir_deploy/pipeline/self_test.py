@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,8 +115,13 @@ def self_test(request: SelfTestRequest, progress: Progress = silent) -> SelfTest
             outcomes = tuple(tester.test(item, request.threads) for item in watched)
             _check_any(request.bundle, outcomes)
         else:
-            reading: dict[str, Any] = {"threads": request.threads, "simulate": request.simulate}
-            with open_any(request.candidate, request.names, model=request.factory, **reading) as (side, path):
+            with open_any(
+                request.candidate,
+                request.names,
+                model=request.factory,
+                threads=request.threads,
+                simulate=request.simulate,
+            ) as (side, path):
                 outcomes = (tester.test_side(side, path),)
         index = bundle.index
         return SelfTest(str(request.bundle), index.golden.source, len(tester.images), dict(index.bounds), outcomes)

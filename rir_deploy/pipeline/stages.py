@@ -22,9 +22,9 @@ from rir_deploy.onnx_file import load_onnx, read_provenance, save_onnx
 from rir_deploy.pipeline.checkpoints import trace
 from rir_deploy.pipeline.chosen import check_not_chosen_on
 from rir_deploy.pipeline.progress import Progress, silent
-from rir_deploy.pipeline.run import RUN_NAME
 from rir_deploy.pipeline.sources import open_dataset
 from rir_deploy.pipeline.stage_table import FOLDED_FILE, Made, Stages, compare_stages, graph_stage, stages_in
+from rir_deploy.pipeline.steps import RUN_NAME
 from rir_deploy.recipe import Recipe
 from rir_deploy.report.schema import Run, read_run
 

@@ -17,10 +17,8 @@ from typing import Any
 from rir_deploy.artifacts import atomic_file, check_output, sha256_file, sha256_json
 from rir_deploy.errors import InputError, UsageError
 
-RECORD_NAME = "steps.json"
+RECORD_NAME, RUN_NAME, REPORT_NAME = "steps.json", "run.json", "report.html"
 _SUBFOLDERS = ("training", "graphs", "engines")
-# What is made of the steps, beside them.
-_MADE = (RECORD_NAME, "run.json", "report.html")
 FORMAT = 1
 
 
@@ -126,7 +124,7 @@ class RunFolder:
 
 def is_own(path: PurePath) -> bool:
     """Whether a path, relative to the folder of a run, is of a file that the run makes there."""
-    return str(path) in _MADE or path.parts[0] in _SUBFOLDERS
+    return str(path) in (RECORD_NAME, RUN_NAME, REPORT_NAME) or path.parts[0] in _SUBFOLDERS
 
 
 def _is_run(path: Path) -> bool:

@@ -41,24 +41,26 @@ class Compared:
     @property
     def notes(self) -> tuple[str, ...]:
         """What to be wary of: what a later run lacks, then what differs."""
-        lacking = (sentence for index in range(len(self.runs)) for sentence in self.lacking(index).values())
-        return (*lacking, *self.differences)
+        return (*self._lacks, *self.differences)
 
     @property
     def worse(self) -> tuple[str, ...]:
         """What a later run lacks, did not run or is worse at than the first, a sentence each."""
-        lacking = (sentence for index in range(len(self.runs)) for sentence in self.lacking(index).values())
         figures = (
             f"{self.names[index]}: {one.engine}, {one.name} {one.words[index]} against {one.words[0]}"
             for one in self.measures
             for index, better in enumerate(one.better)
             if better == "first"
         )
-        return (*lacking, *figures)
+        return (*self._lacks, *figures)
 
     def lacking(self, index: int) -> dict[str, str]:
         """Engines of the first run, and times of them, that the run at ``index`` has not, with a sentence each."""
         return dict(_lacking(self.names, self.runs, self.measures, index)) if index else {}
+
+    @property
+    def _lacks(self) -> tuple[str, ...]:
+        return tuple(sentence for index in range(len(self.runs)) for sentence in self.lacking(index).values())
 
     @property
     def failed(self) -> tuple[str, ...]:

@@ -5,23 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from rir_deploy.artifacts import atomic_file, check_output
+from rir_deploy.artifacts import atomic_file
 from rir_deploy.report.compare import Compared
 from rir_deploy.report.html import render_compared
 from rir_deploy.report.junit import compared_suites, run_suites, to_junit
 from rir_deploy.report.markdown import compared_to_markdown, to_markdown
 from rir_deploy.report.schema import Run
-
-
-def check_outputs(*paths: Path | None, force: bool) -> None:
-    """Refuse, before any work is done, files that cannot be written.
-
-    Raises:
-        UsageError: naming the file.
-    """
-    for path in paths:
-        if path is not None:
-            check_output(path, force=force)
 
 
 def write_run(run: Run, markdown: Path | None, junit: Path | None, *, force: bool) -> dict[str, str]:

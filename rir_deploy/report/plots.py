@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from rir_deploy.report import text
 from rir_deploy.report.rows import Row, bar, row_axes
 from rir_deploy.report.schema import Fold, Run
+from rir_deploy.report.schema_bench import BenchResult
 from rir_deploy.report.svg import drawing, to_svg
+from rir_deploy.report.tables_bench import is_eager
 
 PRECISIONS = ("fp32", "fp16", "int8")
 
@@ -36,6 +38,17 @@ def precision_keys(precisions: Sequence[str], mark: str) -> tuple[Key, ...]:
     known = [Key(name, mark, name) for name in PRECISIONS if name in precisions]
     others = sorted(set(precisions) - set(PRECISIONS))
     return (*known, *([Key("other", mark, ", ".join(others))] if others else []))
+
+
+def role_of(result: BenchResult) -> str:
+    """The colour of a row of the bench: its precision's, and PyTorch's own."""
+    return "ink" if is_eager(result) else result.precision
+
+
+def row_keys(results: Sequence[BenchResult], mark: str) -> tuple[Key, ...]:
+    """The legend of rows in the colours of `role_of`."""
+    eager = (Key("ink", mark, "PyTorch eager"),) if any(map(is_eager, results)) else ()
+    return (*eager, *precision_keys([one.precision for one in results if not is_eager(one)], mark))
 
 
 def fold_plot(fold: Fold) -> Plot | None:

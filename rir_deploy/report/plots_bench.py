@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rir_deploy.report import text
-from rir_deploy.report.plots import Key, Plot, precision_keys
+from rir_deploy.report.plots import Key, Plot, role_of, row_keys
 from rir_deploy.report.plots_spread import spread_plot
 from rir_deploy.report.rows import WIDTH_IN, Row, dot, row_axes, scale, span, tick, tracks
 from rir_deploy.report.schema_bench import Bench, BenchResult, Latency
 from rir_deploy.report.series import frame, role, shape
 from rir_deploy.report.svg import drawing, paint, to_svg
 from rir_deploy.report.tables_bench import Key as Label
-from rir_deploy.report.tables_bench import is_eager, key_of, labels, split
+from rir_deploy.report.tables_bench import key_of, labels, split
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,13 +47,11 @@ def _latency_plot(bench: Bench, batch: int) -> Plot:
         ends = [value for _, one in timed for value in (one.min, one.median, one.p99) if value is not None]
         logarithmic = scale(axes, ends)
         for index, (result, latency) in enumerate(timed):
-            _mark(axes, index, latency, "ink" if is_eager(result) else result.precision)
+            _mark(axes, index, latency, role_of(result))
         svg = to_svg(figure, f"Latency at batch {batch}, median, p90 and p99: {_read_out(bench, timed)}")
-    eager = (Key("ink", "●", "PyTorch eager"),) if any(is_eager(one) for one, _ in timed) else ()
-    precisions = [one.precision for one, _ in timed if not is_eager(one)]
     marks = "median; line from the fastest call to p99, ticks at p90 and p99"
     caption = f"Latency at batch {text.count(batch)}, {_axis('ms', logarithmic)}: {marks}"
-    return Plot(caption, svg, (*eager, *precision_keys(precisions, "●")))
+    return Plot(caption, svg, row_keys([one for one, _ in timed], "●"))
 
 
 def _mark(axes: Axes, index: int, latency: Latency, role: str) -> None:

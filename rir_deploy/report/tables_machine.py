@@ -102,7 +102,7 @@ def _range(mhz: tuple[float, float] | None) -> str:
 
 
 def _share(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.1f} %"
+    return "" if value is None else text.percent(value, 1)
 
 
 def _times(count: int | None) -> str:

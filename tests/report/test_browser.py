@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html as entities
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
 
+from benchmarks.browser import browser_command, find_browser
 from rir_deploy.report.compare import compare_runs
 from rir_deploy.report.html import render, render_compared
 from rir_deploy.report.schema import read_run
@@ -85,11 +85,6 @@ for (const width of widths) {
 _GROUNDS = {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 27)"}
 
 
-def _browser() -> str | None:
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    return next((found for name in names if (found := shutil.which(name))), None)
-
-
 def _pages(names: str) -> str:
     run = sample()
     if names == "deep":
@@ -112,19 +107,17 @@ def _pages(names: str) -> str:
     return render(run)
 
 
-@pytest.mark.skipif(_browser() is None, reason="no Chromium here")
+@pytest.mark.skipif(find_browser() is None, reason="no Chromium here")
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("names", ["usual", "long", "deep", "compared"])
 def test_layout_in_a_browser(names: str, theme: str, tmp_path: Path) -> None:
     page = json.dumps(_pages(names)).replace("</", "<\\/")
     tables = "p" if names == "long" else ".table"  # where every cell holds an absurd name, a table may scroll
     (tmp_path / "measure.html").write_text(_MEASURE.replace("TABLES", tables).replace("PAGE", page), encoding="utf-8")
-    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-    more = f"--disable-component-update --disable-sync --virtual-time-budget=5000 --user-data-dir={tmp_path / 'user'}"
-    dark = f"--blink-settings=preferredColorScheme={0 if theme == 'dark' else 1} --enable-logging=stderr"
+    command = browser_command(str(find_browser()), tmp_path / "user", dark=theme == "dark")
+    command += ["--enable-logging=stderr", "--window-size=1400,1000", "--dump-dom"]
     url = (tmp_path / "measure.html").as_uri()
-    command = [str(_browser()), *flags.split(), *more.split(), *dark.split(), "--window-size=1400,1000"]
-    done = subprocess.run([*command, "--dump-dom", url], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([*command, url], capture_output=True, text=True, timeout=60, check=True)
     assert "measured " in done.stdout, done.stdout[-2000:]
     found = json.loads(entities.unescape(done.stdout.split("measured ")[1].rpartition(" measured")[0]))
     assert found == {"390": [], "1280": [], "ground": _GROUNDS[theme]}
