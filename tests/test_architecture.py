@@ -14,8 +14,11 @@ import rir_deploy
 
 PACKAGE = Path(rir_deploy.__file__).parent
 # What each stage may import of this package beside itself: helpers and records, never another stage.
-HELPERS = {"errors", "artifacts", "onnx_file", "tensorrt_rules", "__init__"}
+HELPERS = {"errors", "artifacts", "onnx_file", "tensorrt_rules", "graph", "__init__"}
 STAGES = {
+    # The floor: what it imports, every stage imports with it.
+    "graph": {"errors"},
+    "onnx_file": {"errors", "artifacts", "graph"},
     "models": {"errors", "artifacts"},
     "data": {"errors", "artifacts"},
     "recipe": {"errors", "data"},
@@ -23,7 +26,7 @@ STAGES = {
     "embed": {"errors", "data"},
     "precision": HELPERS,
     "simulate": HELPERS | {"precision"},
-    "fold": {"errors"},
+    "fold": {"errors", "graph"},
     # What is not quantised is cast: `precision` is a pass over a graph and nothing else.
     "quantize": HELPERS | {"precision"},
     "engines": HELPERS,

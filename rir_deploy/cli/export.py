@@ -20,7 +20,7 @@ from rir_deploy.cli.outputs import Command
 @click.option("--opset", type=click.IntRange(18, 23), default=20, show_default=True, help="ONNX opset to write.")
 @click.option("--no-fold", is_flag=True, help="Keep the raw trace.")
 @click.option("--embed-preprocessing", "embed", is_flag=True, help="Take uint8 N x H x W x C camera images.")
-@click.option("--no-check", is_flag=True, help="Skip the comparison with PyTorch.")
+@click.option("--no-check", is_flag=True, help="Skip both checks: of the fold, and against PyTorch.")
 @common.force_option
 @common.json_option
 def command(

@@ -12,8 +12,9 @@ from typing import Any
 from rir_deploy.engines.base import Array
 from rir_deploy.engines.node_times import NodeTime
 from rir_deploy.engines.onnxruntime import BACKEND
-from rir_deploy.engines.ort_provider import first_line, load_runtime
+from rir_deploy.engines.ort_provider import load_runtime
 from rir_deploy.errors import InputError
+from rir_deploy.graph.runtime import first_line
 
 _KERNEL = "_kernel_time"
 # What ONNX Runtime's optimisers put behind the name of a node that they rewrite.

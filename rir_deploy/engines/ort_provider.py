@@ -10,13 +10,13 @@ import contextlib
 import importlib
 import io
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from rir_deploy.engines.tensorrt_gpu import NoGpu, probe_gpu
 from rir_deploy.errors import BackendError
+from rir_deploy.graph.runtime import first_line, import_runtime
 
 _INSTALL = "python -m pip install onnxruntime"  # not [host], which brings torch: a device wants the runtime alone
 
@@ -50,16 +50,6 @@ class OrtProvider:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def import_runtime() -> Any:
-    """The module `onnxruntime`, without its telemetry.
-
-    From 1.32 on it tells Microsoft of every session, and keeps an identifier and a database in the user's home. It
-    reads the variable once, when it is imported; a user who sets it to something else has asked for that.
-    """
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    return importlib.import_module("onnxruntime")
-
-
 def load_runtime(provider: OrtProvider) -> Any:
     """The module `onnxruntime`, with the provider in it.
 
@@ -68,8 +58,7 @@ def load_runtime(provider: OrtProvider) -> Any:
     """
     try:
         ort = import_runtime()
-        str(ort.__version__)  # a folder that an uninstalled package leaves behind imports as well
-    except (ImportError, OSError, AttributeError) as error:
+    except (ImportError, OSError) as error:
         raise BackendError(f"ONNX Runtime is not installed; run: {provider.install}") from error
     if not provider.gpu:
         return ort
@@ -98,7 +87,7 @@ def runtime_version(provider: OrtProvider) -> str | None:
     """ONNX Runtime's version, whether or not the provider works; None where it is not installed."""
     try:
         return str(import_runtime().__version__)
-    except (ImportError, OSError, AttributeError):
+    except (ImportError, OSError):
         return None
 
 
@@ -125,9 +114,3 @@ def _register(ort: Any, provider: OrtProvider, plugin: Any) -> None:
             raise BackendError(f"{provider.label} does not load: {first_line(error)}; run doctor") from error
     if not plugin_devices(ort, provider):
         raise BackendError(f"{provider.label} finds no GPU that it takes (Ampere or later); run doctor")
-
-
-def first_line(error: Exception) -> str:
-    """Without the number and the name of ONNX Runtime's status."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line)

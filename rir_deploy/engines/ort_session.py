@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from rir_deploy.engines.base import Array, TensorSpec
-from rir_deploy.engines.ort_provider import OrtProvider, first_line, load_runtime, plugin_devices
+from rir_deploy.engines.ort_provider import OrtProvider, load_runtime, plugin_devices
 from rir_deploy.engines.session import SessionBase, usable_cores
 from rir_deploy.engines.tensorrt_gpu import Gpu, probe_gpu
 from rir_deploy.errors import BackendError, InputError
+from rir_deploy.graph.runtime import first_line
 
 _DTYPES = {"float": "float32", "float16": "float16", "double": "float64", "uint8": "uint8", "int8": "int8"}
 # The session's own words where a node would have gone to the CPU.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 from onnx_ir.passes import common
@@ -24,6 +24,8 @@ from rir_deploy.fold.prune import prune
 from rir_deploy.fold.rules import RULES
 from rir_deploy.fold.shapes import InferShapes
 from rir_deploy.fold.work import Work, measure_work
+from rir_deploy.graph.equivalence import Equivalence, require_equal
+from rir_deploy.graph.evaluate import Graph
 
 # Pads, slices and clips took attributes instead of inputs before this opset.
 MIN_OPSET = 11
@@ -47,9 +49,10 @@ FINISH: tuple[Callable[[], ir.passes.PassBase], ...] = (
 
 @dataclass(frozen=True)
 class FoldOptions:
-    """``require``: raise where nothing folds."""
+    """``require``: raise where nothing folds. ``check``: run the result beside the model; raise where they differ."""
 
     require: bool = False
+    check: bool = True
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class FoldResult:
     ``dead_channels``: how many channels went that were zero for every input, or that nothing read.
     ``blocks``: how many convolutions do the work of several branches: of several convolutions, or of a convolution and
     an identity, a batch norm alone or an average pool beside it. A batch norm that a convolution took in is no branch.
+    ``check``: how the two were compared on random inputs; None where it was not asked for.
     """
 
     model: ir.Model
@@ -68,13 +72,15 @@ class FoldResult:
     refused: tuple[Refused, ...]
     dead_channels: int = 0
     blocks: int = 0
+    check: Equivalence | None = None
 
     def to_dict(self) -> dict[str, object]:
         before, after = self.before.to_dict(), self.after.to_dict()
         counts = {key: {"before": before[key], "after": after[key]} for key in before}
         refused = [{"node": refusal.node, "reason": refusal.reason} for refusal in self.refused]
         done = {"modified": self.modified, "blocks": self.blocks, "dead_channels": self.dead_channels}
-        return {**done, **counts, "refused": refused}
+        check = None if self.check is None else self.check.to_dict()
+        return {**done, **counts, "refused": refused, "check": check}
 
 
 def fold(model: ir.Model, options: FoldOptions = FoldOptions()) -> FoldResult:
@@ -88,7 +94,7 @@ def fold(model: ir.Model, options: FoldOptions = FoldOptions()) -> FoldResult:
 
     Raises:
         InputError: the opset is older than `MIN_OPSET`, or the graph is malformed.
-        GateError: ``options.require`` is set and nothing folds.
+        GateError: ``options.require`` is set and nothing folds; or the result does not compute what the model does.
     """
     opset = model.graph.opset_imports.get("", 0)
     if opset < MIN_OPSET:
@@ -108,7 +114,16 @@ def fold(model: ir.Model, options: FoldOptions = FoldOptions()) -> FoldResult:
             raise InputError(f"the model is not valid ONNX: {fault}; export it again") from error
     if options.require and not result.modified:
         raise GateError("nothing in the graph folds (--require): " + _reasons(result.refused))
-    return result
+    return replace(result, check=check_fold(Graph(model), Graph(result.model))) if options.check else result
+
+
+def check_fold(original: Graph, folded: Graph) -> Equivalence:
+    """Both run on random inputs.
+
+    Raises:
+        GateError: they do not compute the same.
+    """
+    return require_equal(original, folded, "folding", "go on without folding")
 
 
 @contextmanager

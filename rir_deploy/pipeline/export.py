@@ -107,7 +107,7 @@ def export_model(request: ExportRequest, progress: Progress = silent) -> Exporte
     _check_classes(model, recipe)
     stages = ["export"]
     progress("folding", 2, 4)
-    folded = fold(model, FoldOptions()) if request.fold else None
+    folded = fold(model, FoldOptions(check=request.check)) if request.fold else None
     if folded is not None:
         model = folded.model
         stages.append("fold")

@@ -10,8 +10,8 @@ from typing import Any
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from rir_deploy.engines.ort_provider import import_runtime
 from rir_deploy.errors import BackendError, InputError
+from rir_deploy.graph.runtime import import_runtime
 from rir_deploy.onnx_file import save_onnx
 from rir_deploy.pipeline.feature_maps import OUTPUT, FeatureMap
 

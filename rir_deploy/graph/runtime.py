@@ -1,0 +1,30 @@
+"""ONNX Runtime as a module, wherever it is imported from."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+from typing import Any
+
+
+def import_runtime() -> Any:
+    """The module `onnxruntime`, without its telemetry.
+
+    From 1.32 on it tells Microsoft of every session, and keeps an identifier and a database in the user's home. It
+    reads the variable once, when it is imported; a user who sets it to something else has asked for that.
+
+    Raises:
+        ImportError, OSError: it is not installed, or its library does not load.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    runtime = importlib.import_module("onnxruntime")
+    if not hasattr(runtime, "InferenceSession"):  # a folder that an uninstalled package leaves behind imports as well
+        raise ImportError("the folder 'onnxruntime' holds no package", name="onnxruntime")
+    return runtime
+
+
+def first_line(error: Exception) -> str:
+    """The start of what a runtime says, without the number and the name of ONNX Runtime's status."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line)
