@@ -11,9 +11,12 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
 
 from rir_deploy.artifacts import METADATA_KEY, Provenance, atomic_file
 from rir_deploy.errors import InputError, UsageError
+from rir_deploy.graph.normalize import normalize, parts
+from rir_deploy.graph.weights import is_weight
 
 # protobuf cannot hold more in one file; larger weights go into one file beside it.
 EXTERNAL_DATA_BYTES = 1_900_000_000
@@ -46,11 +49,15 @@ def load_onnx(path: Path) -> ir.Model:
         raise InputError(f"'{path}': {native}: refused, since it runs native code; give the ONNX model itself")
     try:
         onnx.checker.check_model(str(path))
-        model = ir.load(path)
+        normalize(proto, path.absolute().parent)
+        model = ir.from_proto(proto)
         # In memory, since what is written elsewhere must not depend on a file beside what was read.
+        ir.external_data.set_base_dir(model.graph, path.absolute().parent)
         ir.external_data.load_to_model(model)
     except MemoryError:
         raise
+    except InputError as error:
+        raise InputError(f"'{path}': {error}") from error
     except Exception as error:  # protobuf, onnx and onnx-ir raise nearly every built-in error on malformed models
         raise _not_valid(path, error) from error
     _check_weights(model, path)
@@ -65,7 +72,7 @@ def external_locations(proto: onnx.ModelProto) -> set[str]:
 
 def native_code(proto: onnx.ModelProto) -> str | None:
     """The node that brings an engine of another runtime, which would be run unseen; None where there is none."""
-    for part in _parts(proto):
+    for part in parts(proto):
         if isinstance(part, onnx.NodeProto) and part.op_type == "EPContext":
             return f"the node '{part.name:.80}' (EPContext) brings a compiled engine"
     return None
@@ -132,23 +139,8 @@ def _not_valid(path: Path, error: Exception) -> InputError:
     return InputError(f"'{path}' is not a valid ONNX model: {reason[:200]}; export it again")
 
 
-def _parts(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto | onnx.NodeProto]:
-    """Every graph and node, those in functions and in attributes as well."""
-    parts: list[onnx.GraphProto | onnx.NodeProto] = [proto.graph]
-    parts.extend(node for function in proto.functions for node in function.node)
-    while parts:
-        part = parts.pop()
-        yield part
-        if isinstance(part, onnx.GraphProto):
-            parts.extend(part.node)
-            continue
-        for attribute in part.attribute:
-            parts.extend([attribute.g] if attribute.HasField("g") else [])
-            parts.extend(attribute.graphs)
-
-
 def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    for part in _parts(proto):
+    for part in parts(proto):
         if isinstance(part, onnx.GraphProto):
             yield from part.initializer
             sparse = list(part.sparse_initializer)
@@ -183,10 +175,11 @@ def _check_external(tensor: onnx.TensorProto, path: Path) -> None:
 
 
 def _check_weights(model: ir.Model, path: Path) -> None:
-    """Every constant can be read, and what is a weight is finite. A tensor is not looked at before it is read."""
-    for name, value in model.graph.initializers.items():
-        if value.const_value is not None and not _is_finite(value.const_value, name, path):
-            raise InputError(f"'{path}': the weight '{name}' holds NaN or infinite numbers; train or export it again")
+    """Every constant can be read, none is NaN, and weights are finite. A tensor is not looked at before it is read."""
+    for graph in model.graphs():
+        for name, value in graph.initializers.items():
+            if value.const_value is not None:
+                _check_constant(value, _read(value.const_value, name, path), path)
     for node in model.graph.all_nodes():
         for attribute in node.attributes.values():
             if attribute.is_ref():
@@ -195,16 +188,30 @@ def _check_weights(model: ir.Model, path: Path) -> None:
                     "function's attribute, outside of any; export it again"
                 )
             if attribute.type == ir.AttributeType.TENSOR:
-                _is_finite(attribute.as_tensor(), f"{node.name}/{attribute.name}", path)
+                array = _read(attribute.as_tensor(), f"{node.name}/{attribute.name}", path)
+                if node.op_type == "Constant":
+                    _check_constant(node.outputs[0], array, path)
 
 
-def _is_finite(tensor: ir.TensorProtocol, name: str, path: Path) -> bool:
+def _check_constant(value: ir.Value, array: NDArray[np.float32] | None, path: Path) -> None:
+    if array is None or np.isfinite(array).all():
+        return
+    if np.isnan(array).any() or is_weight(value):
+        raise InputError(f"'{path}': the weight '{value.name}' holds NaN or infinite numbers; train or export it again")
+
+
+def _read(tensor: ir.TensorProtocol, name: str, path: Path) -> NDArray[np.float32] | None:
+    """The numbers of a float tensor, None of any other.
+
+    Raises:
+        InputError: it cannot be read.
+    """
     try:
         array = tensor.numpy()
         if array.shape != tuple(tensor.shape):
             raise ValueError(f"its shape is {array.shape}")
         with np.errstate(over="ignore"):  # a float64 beyond float32 is as bad as an infinity
-            return not tensor.dtype.is_floating_point() or bool(np.isfinite(array.astype(np.float32)).all())
+            return array.astype(np.float32) if tensor.dtype.is_floating_point() else None
     except MemoryError:
         raise
     except Exception as error:  # onnx-ir asserts, numpy refuses

@@ -7,16 +7,21 @@ from collections.abc import Iterable
 import onnx_ir as ir
 
 from rir_deploy.errors import unknown_name
+from rir_deploy.graph.weights import with_infinities
 from rir_deploy.precision import prepare
 
 
 def activation_names(model: ir.Model) -> tuple[str, ...]:
     """Every FP32 tensor that the nodes of the graph compute, in graph order: what a range table should know.
 
+    Tensors that hold infinities by design, such as one padded for a maximum, have no range.
+
     The table then serves both flavours of Q/DQ, and tells where FP16 overflows. The input of the graph is not among
     them: its range is read off the batches.
     """
-    values = [value for node in prepare(model).graph for value in node.outputs]
+    graph = prepare(model).graph
+    unbounded = with_infinities(graph)
+    values = [value for node in graph for value in node.outputs if value not in unbounded]
     return tuple(str(value.name) for value in values if value.name and value.dtype == ir.DataType.FLOAT)
 
 
