@@ -1,80 +1,34 @@
-"""Whether two graphs compute the same: both run on random inputs, and every output is compared.
-
-1. Sizes: a dynamic size is tried at two values, and where several inputs have one of their own, at 1 in each alone,
-   since sums may broadcast it. Inputs of a fixed size are drawn twice.
-2. Types: inputs have the types that the graph takes. Both graphs run in one runtime, ONNX Runtime where it takes them.
-3. Limit: a part of the largest value of an output, by the coarsest type in which the original computes. NaN and
-   infinities have to be where they were; where the original overflows, it is tried on smaller inputs first.
-4. A graph with steps in it (a rounding, a comparison, an argmax) magnifies rounding errors without bound. An output
-   over the limit is no difference where the original itself moves as much when its inputs move by a rounding error.
-"""
+"""Whether a pass over a graph kept what the graph computes: the check that passes share."""
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
 
-import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from rir_deploy.errors import GateError
-from rir_deploy.graph.evaluate import Evaluator, Feeds, Graph, GraphInput, NotRunError, open_evaluator
-from rir_deploy.graph.runtime import first_line
+from rir_deploy.graph.child import compare_in_child
+from rir_deploy.graph.compare import DifferenceError, Equivalence, check_interface, compare_here
+from rir_deploy.graph.evaluate import Graph, NotRunError
 
-# The largest difference allowed, relative to the largest value of the output.
-LIMITS: Mapping[ir.DataType, float] = {
-    ir.DataType.BFLOAT16: 1e-1,
-    ir.DataType.FLOAT16: 2e-2,
-    ir.DataType.FLOAT: 1e-4,
-    ir.DataType.DOUBLE: 1e-10,
-}
-# A relative error of about a rounding in each of the types.
-_EPSILON = {ir.DataType.BFLOAT16: 8e-3, ir.DataType.FLOAT16: 1e-3, ir.DataType.FLOAT: 1e-6, ir.DataType.DOUBLE: 1e-14}
-# Sizes tried for dynamic axes other than the batch until the original takes them: even axes, odd axes.
-_SIZES = ((64, 96), (64, 64), (32, 32), (224, 224), (16, 24), (8, 8), (4, 4), (2, 2), (1, 1), (512, 512))
-_BATCHES = (2, 3)
-_SEED = 20_160_329
-# Where the original's answer is not finite: smaller inputs, this many times.
-_SMALLER, _TIMES = 1 / 32, 3
-_SETTINGS = 2
+__all__ = ["DifferenceError", "Equivalence", "compare_graphs", "require_equal"]
 
-
-@dataclass(frozen=True)
-class Equivalence:
-    """``difference`` is the largest of any output, relative to its largest value; at most ``limit``.
-
-    ``inputs`` lists the sizes of each comparison, by input. ``skipped`` says why nothing was compared, empty where it
-    was; then ``runtime`` is empty and ``difference`` None.
-    """
-
-    runtime: str = ""
-    inputs: tuple[Mapping[str, tuple[int, ...]], ...] = ()
-    difference: float | None = None
-    limit: float | None = None
-    seconds: float = 0.0
-    skipped: str = ""
-
-    def to_dict(self) -> dict[str, object]:
-        return {
-            "runtime": self.runtime,
-            "inputs": [{name: list(shape) for name, shape in sizes.items()} for sizes in self.inputs],
-            "difference": self.difference,
-            "limit": self.limit,
-            "seconds": self.seconds,
-            "skipped": self.skipped,
-        }
-
-
-class DifferenceError(Exception):
-    """The two graphs differ; the message says where and by how much."""
+# Integers that are mostly indices, sizes and counts.
+_COUNTING = frozenset(
+    {
+        ir.DataType.INT16,
+        ir.DataType.INT32,
+        ir.DataType.INT64,
+        ir.DataType.UINT16,
+        ir.DataType.UINT32,
+        ir.DataType.UINT64,
+    }
+)
 
 
 def compare_graphs(original: Graph, result: Graph, *, limit: float | None = None) -> Equivalence:
-    """Run both on random inputs.
+    """Run both on random inputs, as `compare_here` does; in a process of its own where running may end the process.
 
     Args:
         limit: the largest relative difference; None takes it from the coarsest type in the original (`LIMITS`).
@@ -84,10 +38,12 @@ def compare_graphs(original: Graph, result: Graph, *, limit: float | None = None
     """
     started = time.perf_counter()
     try:
-        done = _compare(original, result, limit)
+        check_interface(original, result)
+        compare = compare_in_child if _may_end_process(original) else compare_here
+        done = compare(original, result, limit)
     except NotRunError as reason:
         done = Equivalence(skipped=str(reason))
-    return Equivalence(done.runtime, done.inputs, done.difference, done.limit, _since(started), done.skipped)
+    return replace(done, seconds=time.perf_counter() - started)
 
 
 def require_equal(original: Graph, result: Graph, action: str, way_out: str) -> Equivalence:
@@ -106,275 +62,6 @@ def require_equal(original: Graph, result: Graph, action: str, way_out: str) -> 
         raise GateError(f"{action} would change the model: {error}; {way_out}, and report it") from error
 
 
-def _since(started: float) -> float:
-    return time.perf_counter() - started
-
-
-def _compare(original: Graph, result: Graph, limit: float | None) -> Equivalence:
-    _same_interface(original, result)
-    coarsest = _coarsest_type(original.model)
-    limit = LIMITS[coarsest] if limit is None else limit
-    runtime, reference, runs = _runs_of(original)
-    answers = _answers_of(result, [feeds for feeds, _ in runs], reference)
-    worst = 0.0
-    for (feeds, expected), answer in zip(runs, answers, strict=True):
-        for name, left, right in zip(original.outputs, expected, answer, strict=True):
-            difference = _difference(left, right, limit)
-            if difference.is_over and not _is_as_unsteady(original, feeds, name, difference, coarsest, reference):
-                raise DifferenceError(f"its output '{name}' {difference.words} for {_sizes_of(feeds)}")
-            worst = max(worst, difference.relative)
-    sizes = tuple({name: array.shape for name, array in feeds.items()} for feeds, _ in runs)
-    return Equivalence(runtime, sizes, worst, limit)
-
-
-def _same_interface(original: Graph, result: Graph) -> None:
-    for kind, before, after in (
-        ("inputs", [value.name for value in original.inputs], [value.name for value in result.inputs]),
-        ("outputs", original.outputs, result.outputs),
-    ):
-        if list(before) != list(after):
-            raise DifferenceError(f"its {kind} are {', '.join(after)}, not {', '.join(before)}")
-
-
-def _coarsest_type(model: ir.Model) -> ir.DataType:
-    """The float type in the graph with the fewest digits: float32 where it has none."""
-    found = {value.dtype for node in model.graph.all_nodes() for value in (*node.inputs, *node.outputs) if value}
-    found |= {value.dtype for value in (*model.graph.inputs, *model.graph.outputs)}
-    found |= {
-        ir.DataType(node.attributes.get_int("to", 0)) for node in model.graph.all_nodes() if node.op_type == "Cast"
-    }
-    return next((dtype for dtype in LIMITS if dtype in found), ir.DataType.FLOAT)
-
-
-def _runs_of(original: Graph) -> tuple[str, bool, list[tuple[Feeds, Sequence[Any]]]]:
-    """The runtime that runs the original, whether it is onnx's reference, and the inputs tried with their answers.
-
-    Raises:
-        NotRunError: none runs it, at any of the sizes tried, or it answers differently each time.
-    """
-    reasons: list[str] = []
-    for reference in (False, True):
-        try:
-            with open_evaluator(original, reference=reference) as evaluator:
-                runs = _runs(original.inputs, evaluator)
-                _check_repeatable(evaluator, runs)
-                return evaluator.name, reference, runs
-        except NotRunError as error:
-            reasons.append(str(error))
-    raise NotRunError("; ".join(reasons))
-
-
-def _runs(inputs: Sequence[GraphInput], evaluator: Evaluator) -> list[tuple[Feeds, Sequence[Any]]]:
-    """Answers at `_SETTINGS` choices of sizes, and at those with a size of 1 that the original takes."""
-    runs: list[tuple[Feeds, Sequence[Any]]] = []
-    failure = "it has none to try"
-    for sizes in _settings(inputs):
-        if len(runs) == _SETTINGS:
-            break
-        try:
-            runs.append(_finite_run(inputs, sizes, len(runs), evaluator))
-        except Exception as error:  # of the runtime: the graph does not take these sizes
-            failure = first_line(error)
-    if not runs:
-        raise NotRunError(f"{evaluator.name} runs it at none of the sizes tried: {failure}")
-    sizes = {name: array.shape for name, array in runs[0][0].items()}
-    for single in _broadcast_settings(inputs, sizes):
-        try:
-            runs.append(_finite_run(inputs, single, len(runs), evaluator))
-        except Exception:  # nothing is broadcast there
-            continue
-    return runs
-
-
-def _settings(inputs: Sequence[GraphInput]) -> Iterator[dict[str, tuple[int, ...]]]:
-    """Sizes by input, the likeliest first; the second of a choice is odd, or has its axes exchanged."""
-    if all(isinstance(size, int) for value in inputs for size in value.dims):
-        yield from itertools.repeat({value.name: tuple(map(int, _known(value))) for value in inputs}, _SETTINGS)
-        return
-    for sizes, batches in itertools.product(_SIZES, (_BATCHES, (1, 1))):
-        for batch, pair in ((batches[0], sizes), (batches[1], _odd(sizes)), (batches[1], sizes[::-1])):
-            yield {value.name: _chosen(value, batch, pair) for value in inputs}
-
-
-def _odd(sizes: tuple[int, int]) -> tuple[int, int]:
-    """Odd sizes near these: at an even size a stride hides how a window's last place is rounded."""
-    return sizes[0] + 11 - sizes[0] % 2, sizes[1] + 11 - sizes[1] % 2
-
-
-def _known(value: GraphInput) -> list[int]:
-    return [size for size in value.dims if isinstance(size, int)]
-
-
-def _chosen(value: GraphInput, batch: int, pair: tuple[int, int]) -> tuple[int, ...]:
-    return tuple(
-        size if isinstance(size, int) else batch if axis == 0 else pair[axis % 2]
-        for axis, size in enumerate(value.dims)
-    )
-
-
-def _broadcast_settings(
-    inputs: Sequence[GraphInput], sizes: Mapping[str, tuple[int, ...]]
-) -> Iterator[dict[str, tuple[int, ...]]]:
-    """Each dynamic size that one input has for itself, at 1."""
-    for value in inputs:
-        for axis, size in enumerate(value.dims):
-            elsewhere = [other for other in inputs if other is not value]
-            shared = isinstance(size, str) and any(size in other.dims for other in elsewhere)
-            if elsewhere and not isinstance(size, int) and not shared and sizes[value.name][axis] != 1:
-                shape = list(sizes[value.name])
-                shape[axis] = 1
-                yield {**sizes, value.name: tuple(shape)}
-
-
-def _finite_run(
-    inputs: Sequence[GraphInput], sizes: Mapping[str, tuple[int, ...]], number: int, evaluator: Evaluator
-) -> tuple[Feeds, Sequence[Any]]:
-    """Inputs and answers; on smaller inputs where the answers of larger ones are not all finite."""
-    scale, kept = 1.0, None
-    for _ in range(_TIMES):
-        feeds = {value.name: _draw(value, sizes[value.name], number, scale) for value in inputs}
-        outputs = evaluator.run(feeds)
-        if all(_is_finite(output) for output in outputs):
-            return feeds, outputs
-        kept, scale = kept or (feeds, outputs), scale * _SMALLER
-    assert kept is not None
-    return kept
-
-
-def _draw(value: GraphInput, shape: tuple[int, ...], number: int, scale: float) -> NDArray[np.generic]:
-    """Normal numbers for the first choice of sizes, numbers from 0 to 1 as pixels have for the next, in turns."""
-    random = np.random.default_rng([_SEED, number, *value.name.encode()])
-    dtype = value.dtype
-    if dtype == ir.DataType.STRING:
-        return random.choice(np.array(["a", "b", "c"], dtype=object), shape)
-    numpy_dtype = dtype.numpy()
-    if dtype.is_floating_point():
-        drawn = random.standard_normal(shape) if number % 2 == 0 else random.uniform(0, 1, shape)
-        return np.asarray(drawn * scale).astype(numpy_dtype)
-    if dtype == ir.DataType.BOOL:
-        return random.integers(0, 2, shape).astype(bool)
-    if dtype in (ir.DataType.UINT8, ir.DataType.INT8):
-        limits = np.iinfo(numpy_dtype)
-        return random.integers(limits.min, limits.max + 1, shape).astype(numpy_dtype)
-    return random.integers(0, 2, shape).astype(numpy_dtype)  # mostly indices and sizes
-
-
-def _check_repeatable(evaluator: Evaluator, runs: Sequence[tuple[Feeds, Sequence[Any]]]) -> None:
-    feeds, before = runs[0]
-    again = evaluator.run(feeds)
-    if any(_difference(left, right, 0.0).is_over for left, right in zip(before, again, strict=True)):
-        raise NotRunError("its answers are random")
-
-
-def _answers_of(result: Graph, feeds: Sequence[Feeds], reference: bool) -> list[Sequence[Any]]:
-    try:
-        with open_evaluator(result, reference=reference) as evaluator:
-            return [_answer(evaluator, given) for given in feeds]
-    except NotRunError as error:
-        raise DifferenceError(f"it no longer loads ({error})") from error
-
-
-def _answer(evaluator: Evaluator, feeds: Feeds) -> Sequence[Any]:
-    try:
-        return evaluator.run(feeds)
-    except Exception as error:  # each runtime has its own
-        raise DifferenceError(f"it no longer runs for {_sizes_of(feeds)} ({first_line(error)})") from error
-
-
-@dataclass(frozen=True)
-class _Difference:
-    """``largest`` in the output's own units, ``over`` the number of elements over the limit."""
-
-    largest: float = 0.0
-    relative: float = 0.0
-    over: int = 0
-    reason: str = ""
-    limit: float = 0.0
-
-    @property
-    def is_over(self) -> bool:
-        return bool(self.reason) or self.over > 0
-
-    @property
-    def words(self) -> str:
-        if self.reason:
-            return self.reason
-        return f"differs by {self.relative:.2g} of its largest value (limit {self.limit:.0e})"
-
-
-def _difference(left: Any, right: Any, limit: float) -> _Difference:
-    """Of two answers for one output: arrays, or lists of them."""
-    if isinstance(left, list | tuple) and isinstance(right, list | tuple):
-        if len(left) != len(right):
-            return _Difference(reason=f"has {len(right)} elements, not {len(left)}")
-        parts = [_difference(one, other, limit) for one, other in zip(left, right, strict=True)]
-        return max(parts, key=lambda part: (bool(part.reason), part.relative), default=_Difference())
-    before, after = np.asarray(left), np.asarray(right)
-    if before.dtype != after.dtype:
-        return _Difference(reason=f"has the type {after.dtype}, not {before.dtype}")
-    if before.shape != after.shape:
-        return _Difference(reason=f"has the shape {_shape(after.shape)}, not {_shape(before.shape)}")
-    if not _is_number(before):
-        return _Difference(reason="" if bool((before == after).all()) else "holds other values")
-    return _distance(before.astype(np.float64), after.astype(np.float64), limit)
-
-
-def _distance(before: NDArray[np.float64], after: NDArray[np.float64], limit: float) -> _Difference:
-    finite = np.isfinite(before)
-    if not (np.array_equal(finite, np.isfinite(after)) and np.array_equal(before[~finite], after[~finite], True)):
-        return _Difference(reason="has NaN or infinities in other places")
-    distance = np.abs(before[finite] - after[finite])
-    largest = float(distance.max(initial=0.0))
-    scale = float(np.abs(before[finite]).max(initial=0.0))
-    over = int((distance > limit * scale).sum())
-    relative = largest / scale if scale else float(largest > 0)
-    return _Difference(largest, relative, over, limit=limit)
-
-
-def _is_number(array: NDArray[Any]) -> bool:
-    return array.dtype.kind in "fiub" or array.dtype.name in ("bfloat16", "float8_e4m3fn", "float8_e5m2")
-
-
-def _is_finite(output: Any) -> bool:
-    if isinstance(output, list | tuple):
-        return all(_is_finite(part) for part in output)
-    array = np.asarray(output)
-    return not _is_number(array) or bool(np.isfinite(array.astype(np.float64)).all())
-
-
-def _is_as_unsteady(
-    original: Graph, feeds: Feeds, name: str, difference: _Difference, coarsest: ir.DataType, reference: bool
-) -> bool:
-    """Whether the original moves as far, at as many places, when its inputs move by a rounding error.
-
-    With inputs of integers, or a difference that is none of numbers, nothing is excused.
-    """
-    index = original.outputs.index(name)
-    if difference.reason:
-        return False
-    with open_evaluator(original, reference=reference) as evaluator:
-        exact = evaluator.run(feeds)[index]
-        moved = [evaluator.run(_moved(feeds, coarsest, number))[index] for number in range(_TIMES)]
-    own = [_difference(exact, other, difference.limit) for other in moved]
-    if any(part.reason for part in own):
-        return False
-    largest, over = max(part.largest for part in own), max(part.over for part in own)
-    return difference.largest <= 2 * largest and difference.over <= 2 * over
-
-
-def _moved(feeds: Feeds, coarsest: ir.DataType, number: int) -> Feeds:
-    random = np.random.default_rng([_SEED, number])
-    moved = {}
-    for name, array in feeds.items():
-        noise = 1 + _EPSILON[coarsest] * random.standard_normal(array.shape)
-        is_float = array.dtype.kind == "f" or array.dtype.name == "bfloat16"
-        moved[name] = (array.astype(np.float64) * noise).astype(array.dtype) if is_float else array
-    return moved
-
-
-def _sizes_of(feeds: Feeds) -> str:
-    return ", ".join(f"{name} {_shape(array.shape)}" for name, array in feeds.items()) or "no inputs"
-
-
-def _shape(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape)) or "scalar"
+def _may_end_process(graph: Graph) -> bool:
+    """Whether integers are drawn that the graph may divide by, or take for sizes: runtimes do not survive every one."""
+    return any(value.dtype in _COUNTING for value in graph.inputs)
