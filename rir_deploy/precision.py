@@ -9,30 +9,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx_ir.passes import common
 
 from rir_deploy.errors import InputError
+from rir_deploy.graph.prepare import label, prepare
 
 HALF_MAX = 65504.0
 # Rounding to FP16's normal range errs by at most 2**-11; more means that numbers overflowed or fell under the range.
 _MAX_RELATIVE_ERROR = 2.0**-10
 _FLOAT, _HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 _SUBGRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
-
-# Functions become plain nodes, constants become weights, weights cannot be replaced at run time, types become known.
-PREPARE: tuple[Callable[[], ir.passes.PassBase], ...] = (
-    common.InlinePass,
-    lambda: common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-    common.RemoveInitializersFromInputsPass,
-    common.ShapeInferencePass,
-)
 
 
 @dataclass(frozen=True)
@@ -75,19 +67,6 @@ def to_fp16(model: ir.Model, *, ranges: Mapping[str, float] | None = None) -> Fp
     reasons = _reasons(graph, graph.opset_imports.get("", 0), ranges or {})
     _Casting(graph, {node for node in graph if node not in reasons}).rewrite()
     return Fp16Result(cast, tuple(KeptNode(label(node), reason) for node, reason in reasons.items()))
-
-
-def prepare(model: ir.Model) -> ir.Model:
-    """A copy of the model with all its work in the nodes of one graph, and every type known."""
-    prepared = model.clone()
-    for make in PREPARE:
-        prepared = make()(prepared).model
-    return prepared
-
-
-def label(node: ir.Node) -> str:
-    """The name of a node, or the operator and tensor that say which it is."""
-    return node.name or f"{node.op_type}({', '.join(str(value.name) for value in node.outputs)})"
 
 
 def _reasons(graph: ir.Graph, opset: int, ranges: Mapping[str, float]) -> dict[ir.Node, str]:

@@ -26,8 +26,9 @@ from rir_deploy.fold.shapes import InferShapes
 from rir_deploy.fold.work import Work, measure_work
 from rir_deploy.graph.equivalence import Equivalence, require_equal
 from rir_deploy.graph.evaluate import Graph
+from rir_deploy.graph.opset import convert_opset
 
-# Pads, slices and clips took attributes instead of inputs before this opset.
+# Pads, slices and clips took attributes instead of inputs before this opset; older graphs are raised to it.
 MIN_OPSET = 11
 
 # Read aloud: functions become plain nodes, what nobody reads goes (it would look like a second reader of what it
@@ -93,18 +94,12 @@ def fold(model: ir.Model, options: FoldOptions = FoldOptions()) -> FoldResult:
         A model with the same inputs, outputs and function, with no more multiply-adds and no more weight bytes.
 
     Raises:
-        InputError: the opset is older than `MIN_OPSET`, or the graph is malformed.
+        InputError: the opset is older than `MIN_OPSET` and cannot be raised, or the graph is malformed.
         GateError: ``options.require`` is set and nothing folds; or the result does not compute what the model does.
     """
-    opset = model.graph.opset_imports.get("", 0)
-    if opset < MIN_OPSET:
-        raise InputError(
-            f"the model is written in opset {opset}; export it with opset {MIN_OPSET} or newer, "
-            "or go on without folding"
-        )
     with _collector_paused():
         try:
-            result = _fold_within_budget(model)
+            result = _fold_within_budget(_raised(model))
         except (RirDeployError, MemoryError):
             raise
         except Exception as error:  # rules read what the standard says is there
@@ -112,6 +107,8 @@ def fold(model: ir.Model, options: FoldOptions = FoldOptions()) -> FoldResult:
             if fault is None:
                 raise
             raise InputError(f"the model is not valid ONNX: {fault}; export it again") from error
+    if not result.modified:
+        result = replace(result, model=model.clone())
     if options.require and not result.modified:
         raise GateError("nothing in the graph folds (--require): " + _reasons(result.refused))
     return replace(result, check=check_fold(Graph(model), Graph(result.model))) if options.check else result
@@ -124,6 +121,16 @@ def check_fold(original: Graph, folded: Graph) -> Equivalence:
         GateError: they do not compute the same.
     """
     return require_equal(original, folded, "folding", "go on without folding")
+
+
+def _raised(model: ir.Model) -> ir.Model:
+    """Where nothing folds, the model is returned as it came, in its own opset."""
+    if model.graph.opset_imports.get("", 0) >= MIN_OPSET:
+        return model
+    try:
+        return convert_opset(model, MIN_OPSET)
+    except InputError as error:
+        raise InputError(f"{error}, or go on without folding") from error
 
 
 @contextmanager

@@ -34,7 +34,7 @@ from rir_deploy.quantize import (
     tune,
 )
 from rir_deploy.quantize.ranges import Run
-from rir_deploy.quantize.rounded_file import from_bytes, to_bytes
+from rir_deploy.quantize.rounded_file import from_bytes, holds_few_bits, to_bytes
 from rir_deploy.quantize.weights import Rounding
 from rir_deploy.recipe import METHODS, CalibrationOptions, Recipe
 
@@ -89,6 +89,13 @@ class CalibrationRequest:
     def is_given(self) -> bool:
         """Whether anything was asked for beside what the recipe says."""
         return self != CalibrationRequest(use_recipe_data=self.use_recipe_data)
+
+    @property
+    def has_few_bits(self) -> bool:
+        """Whether weights of fewer than 8 bits are asked for, or lie beside the table."""
+        if self.table is None or not weights_path(self.table).is_file():
+            return self.bits < 8
+        return holds_few_bits(_read_weights(self.table))
 
     @property
     def is_for_int8(self) -> bool:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rir_deploy.export import MODULE_KEY
 from rir_deploy.fold.members import read_members
-from rir_deploy.precision import label
+from rir_deploy.graph.prepare import label
 
 # A note of the quantiser on a node: a list of integers e, one a channel; its tensor holds 2**e times the original.
 EQUALIZED_KEY = "rir_deploy.equalized"

@@ -15,6 +15,7 @@ from rir_deploy.data.dataset import Dataset
 from rir_deploy.data.preprocess import Preprocessing
 from rir_deploy.engines.manifest import check_engine
 from rir_deploy.errors import UsageError
+from rir_deploy.graph.prepare import prepare
 from rir_deploy.onnx_file import load_onnx
 from rir_deploy.pipeline.checkpoints import trace
 from rir_deploy.pipeline.feature_maps import FeatureMap, find_feature_maps, network_input
@@ -23,7 +24,6 @@ from rir_deploy.pipeline.matching import Arrays, Match, match
 from rir_deploy.pipeline.progress import Progress, silent, tracked
 from rir_deploy.pipeline.sides import Runner, Side, kind_of
 from rir_deploy.pipeline.views import Views, spread
-from rir_deploy.precision import prepare
 from rir_deploy.quantize import mark_outputs
 from rir_deploy.simulate import simulate_fp16
 from rir_deploy.verify.layers import Layer, LayerComparison, LayerRow, Part, first_divergence, judge, unrelated

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from rir_deploy import __version__
 from rir_deploy.artifacts import Provenance, atomic_file, check_output_file, sha256_file
 from rir_deploy.errors import UsageError, unknown_name
+from rir_deploy.graph.opset import convert_opset
 from rir_deploy.onnx_file import load_onnx, read_provenance, save_onnx, write_provenance
 from rir_deploy.pipeline.calibrate import (
     CalibrationRequest,
@@ -31,7 +32,7 @@ from rir_deploy.pipeline.sources import choose_recipe
 from rir_deploy.precision import KeptNode, to_fp16
 from rir_deploy.quantize import QuantizeOptions, RangeTable, Tuned, quantize
 from rir_deploy.quantize.chosen_on import ChosenOn, write_chosen_on
-from rir_deploy.quantize.options import default_rest
+from rir_deploy.quantize.options import default_rest, quantized_opset
 from rir_deploy.recipe import Recipe
 
 # Among a model's parents: the images on which it was chosen what to keep in float. A proof needs others.
@@ -124,6 +125,8 @@ def lower_precision(
         return _fp16(model, recipe, request.calibration, progress)
     if recipe is None:
         raise UsageError("INT8 needs the preprocessing of its calibration images: name it with --recipe")
+    # Before calibration, since ranges are of the tensors that are quantised.
+    model = convert_opset(model, quantized_opset(request.quantize, few_bits=request.calibration.has_few_bits))
     images, evaluation = None, None
     if request.search is not None:  # what is wrong with the images is said before the work
         images = open_images(model, recipe, request.calibration)

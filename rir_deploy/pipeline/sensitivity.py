@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from rir_deploy.data.dataset import Dataset
 from rir_deploy.engines.base import input_spec
+from rir_deploy.graph.prepare import label
 from rir_deploy.pipeline.calibrate import open_session
 from rir_deploy.pipeline.evaluation import Evaluation
 from rir_deploy.pipeline.images import BATCH, Images
 from rir_deploy.pipeline.places import Place, place_of
 from rir_deploy.pipeline.progress import Progress, tracked
-from rir_deploy.precision import KeptNode, label
+from rir_deploy.precision import KeptNode
 from rir_deploy.quantize import QuantizeOptions, Tuned, quantize
 from rir_deploy.quantize.chosen_on import ChosenOn
 from rir_deploy.quantize.layers import read_layers

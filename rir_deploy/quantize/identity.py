@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from rir_deploy.precision import label
+from rir_deploy.graph.prepare import label
 
 # A tap further out than this many standard deviations of its row is an identity and not a weight among others.
 _FAR = 4.0

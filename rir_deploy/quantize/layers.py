@@ -10,7 +10,8 @@ from typing import Literal, get_args
 import onnx_ir as ir
 
 from rir_deploy.errors import InputError
-from rir_deploy.precision import KeptNode, label
+from rir_deploy.graph.prepare import label
+from rir_deploy.precision import KeptNode
 from rir_deploy.quantize.options import QuantizeOptions
 from rir_deploy.quantize.select import Selection
 from rir_deploy.quantize.weights import RoundedWeight

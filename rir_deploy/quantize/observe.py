@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import onnx_ir as ir
 
 from rir_deploy.errors import unknown_name
+from rir_deploy.graph.prepare import prepare
 from rir_deploy.graph.weights import with_infinities
-from rir_deploy.precision import prepare
 
 
 def activation_names(model: ir.Model) -> tuple[str, ...]:

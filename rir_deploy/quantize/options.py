@@ -11,6 +11,8 @@ from rir_deploy.precision import KeptNode
 
 Flavour = Literal["tensorrt", "cpu"]
 Rest = Literal["fp32", "fp16"]
+# A scale a channel came with opset 13, FP16 scales with opset 19.
+_PER_CHANNEL_OPSET, _FP16_SCALES_OPSET, _INT4_OPSET = 13, 19, 21
 
 
 def default_rest(flavour: str) -> Rest:
@@ -63,3 +65,10 @@ class QuantizeOptions:
     def weight_limit(self) -> int:
         """The largest absolute value of a quantised weight."""
         return 64 if self.reduced_range else 127
+
+
+def quantized_opset(options: QuantizeOptions, *, few_bits: bool) -> int:
+    """The least opset that has all that a quantised graph is written in; ``few_bits``: it has 4-bit weights."""
+    if few_bits:
+        return _INT4_OPSET
+    return _FP16_SCALES_OPSET if options.rest == "fp16" else _PER_CHANNEL_OPSET

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from rir_deploy.errors import InputError
-from rir_deploy.precision import KeptNode, label, prepare, to_fp16
+from rir_deploy.graph.opset import raise_opset
+from rir_deploy.graph.prepare import label, prepare
+from rir_deploy.precision import KeptNode, to_fp16
 from rir_deploy.quantize.absorb import absorb_biases, absorb_normalizations
 from rir_deploy.quantize.equalize import equalize
 from rir_deploy.quantize.identity import split_identities
 from rir_deploy.quantize.layers import write_layers
-from rir_deploy.quantize.opset import FP16_SCALES_OPSET, INT4_OPSET, PER_CHANNEL_OPSET, raise_opset
-from rir_deploy.quantize.options import QuantizeOptions
+from rir_deploy.quantize.options import QuantizeOptions, quantized_opset
 from rir_deploy.quantize.placement import place
 from rir_deploy.quantize.qdq import QdqWriter
 from rir_deploy.quantize.select import select
@@ -67,7 +68,7 @@ def quantize(
     if table.split_identity:
         split_identities(quantized.graph)
     equalize(quantized.graph, table.exponents)
-    raise_opset(quantized, _opset(options, rounded or {}))
+    raise_opset(quantized, quantized_opset(options, few_bits=_has_few_bits(rounded or {})))
     graph = quantized.graph
     selection = select(graph, table, options.keep, options.pinned)
     placement = place(graph, selection, options.flavour)
@@ -84,10 +85,8 @@ def quantize(
     return QuantizeResult(quantized, names, kept, selection.asked, tensors)
 
 
-def _opset(options: QuantizeOptions, rounded: Mapping[str, RoundedWeight]) -> int:
-    if any(weight.wide is not None for weight in rounded.values()):
-        return INT4_OPSET
-    return FP16_SCALES_OPSET if options.rest == "fp16" else PER_CHANNEL_OPSET
+def _has_few_bits(rounded: Mapping[str, RoundedWeight]) -> bool:
+    return any(weight.wide is not None for weight in rounded.values())
 
 
 def canonical(model: ir.Model) -> ir.Model:

@@ -62,6 +62,15 @@ def from_bytes(data: bytes, sha256: str, options: QuantizeOptions) -> dict[str, 
     return rounded
 
 
+def holds_few_bits(data: bytes) -> bool:
+    """Whether any of the weights that `to_bytes` wrote has fewer than 8 bits; False for bytes of another kind."""
+    try:
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        return any(str(name).endswith("|wide") for name in header)
+    except (ValueError, TypeError, RecursionError):
+        return False  # `from_bytes` says how they are malformed
+
+
 def _option(key: str, value: object) -> str:
     """As it is asked for on the command line."""
     if key == "reduced_range":

@@ -12,7 +12,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from rir_deploy.errors import InputError, UsageError
-from rir_deploy.precision import KeptNode, label
+from rir_deploy.graph.prepare import label
+from rir_deploy.precision import KeptNode
 from rir_deploy.quantize.table import RangeTable
 
 # The fold writes here which tensors of the unfolded graph a node computes: [[name, first, last + 1], ...].

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rir_deploy.errors import InputError
-from rir_deploy.precision import label
+from rir_deploy.graph.prepare import label
 from rir_deploy.quantize.options import QuantizeOptions
 from rir_deploy.quantize.scales import Affine, scales_for_bias, weight_scales
 from rir_deploy.quantize.select import Weighted

@@ -16,13 +16,14 @@ from benchmarks.parity_variations import equalized, swapped_names
 from rir_deploy.data.preprocess import Preprocessing
 from rir_deploy.errors import UsageError
 from rir_deploy.fold import fold
+from rir_deploy.graph.prepare import prepare
 from rir_deploy.onnx_file import load_onnx, save_onnx
 from rir_deploy.pipeline.feature_maps import find_feature_maps
 from rir_deploy.pipeline.layers import compare_layers, open_graph
 from rir_deploy.pipeline.matching import match
 from rir_deploy.pipeline.sides import Runner, Side, open_side
 from rir_deploy.pipeline.views import Views, open_views
-from rir_deploy.precision import prepare, to_fp16
+from rir_deploy.precision import to_fp16
 from rir_deploy.verify.layers import LayerRow
 from tests.conftest import Runner as Command
 from tests.fold.family import Family, _Builder, sample

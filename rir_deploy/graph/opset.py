@@ -1,0 +1,120 @@
+"""Raising the opset of a graph: by its number alone where nothing changes, else with onnx's converter, and checked."""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass
+
+from rir_deploy.errors import InputError
+from rir_deploy.graph.equivalence import DifferenceError, compare_graphs
+from rir_deploy.graph.evaluate import Graph
+from rir_deploy.graph.prepare import label
+from rir_deploy.graph.runtime import first_line
+
+# The oldest that onnx's converter reads without fault: before it, broadcasting was spelt in attributes.
+OLDEST_OPSET = 7
+# The definitions of these from opset 11 to 21 differ in types allowed and optional parts added; with inputs and
+# attributes in the form of the older one they mean the same in the newer one.
+_COMPATIBLE = frozenset(
+    {"Add", "AveragePool", "BatchNormalization", "Cast", "Clip", "Concat", "Constant", "Conv", "ConvTranspose"}
+    | {"DequantizeLinear", "Div", "Flatten", "Gemm", "GlobalAveragePool", "GlobalMaxPool", "Identity", "MatMul"}
+    | {"MaxPool", "Mul", "Pad", "QuantizeLinear", "Relu", "Reshape", "Shape", "Slice", "Sub", "Transpose"}
+)
+# protobuf cannot hold more in one message, which the converter takes.
+_MESSAGE_BYTES = 1_900_000_000
+
+
+def raise_opset(model: ir.Model, opset: int) -> None:
+    """Make ``model`` at least ``opset`` (up to 21), in place, and of the IR version that came with it.
+
+    Raises:
+        InputError: an operator in it has changed its meaning, or its form, since: `convert_opset` may convert it.
+    """
+    changed = _changed(model, opset)
+    if changed is not None:
+        raise InputError(
+            f"'{label(changed)}' is a {changed.op_type} of opset {_current(model)}, which changed before opset "
+            f"{opset}: export the model with opset {opset} or newer"
+        )
+    if _current(model) < opset:
+        model.graph.opset_imports[""] = opset
+        least = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)])
+        model.ir_version = max(model.ir_version, least)
+
+
+def convert_opset(model: ir.Model, opset: int) -> ir.Model:
+    """The model itself where `raise_opset` takes it; else a copy that onnx's converter has rewritten for ``opset``.
+
+    The copy keeps the names of inputs, outputs and weights, and the metadata; it was run beside the original.
+
+    Raises:
+        InputError: the model is older than `OLDEST_OPSET`, onnx does not convert it, or the copy differs.
+    """
+    if _changed(model, opset) is None:
+        return model
+    current = _current(model)
+    advice = f"export the model with opset {opset} or newer"
+    if current < OLDEST_OPSET:
+        raise InputError(f"the model is written in opset {current}, which cannot be converted: {advice}")
+    try:
+        proto = ir.to_proto(InlinePass()(model.clone()).model)
+        if proto.ByteSize() > _MESSAGE_BYTES:
+            raise InputError(f"the model of opset {current} is too large for onnx's converter: {advice}")
+        converted = ir.from_proto(onnx.version_converter.convert_version(proto, opset))
+    except InputError:
+        raise
+    except Exception as error:  # of the converter, or of protobuf
+        reason = first_line(error)
+        raise InputError(
+            f"onnx does not convert the model from opset {current} to {opset} ({reason}): {advice}"
+        ) from error
+    _copy_metadata(model, converted)
+    try:
+        check = compare_graphs(Graph(model), Graph(converted))
+    except DifferenceError as error:
+        raise InputError(
+            f"onnx's conversion of the model from opset {current} to {opset} would change it ({error}): {advice}"
+        ) from error
+    if check.skipped:
+        raise InputError(
+            f"the model's conversion from opset {current} to {opset} cannot be checked ({check.skipped}): {advice}"
+        )
+    return converted
+
+
+def _current(model: ir.Model) -> int:
+    return model.graph.opset_imports.get("", 0)
+
+
+def _changed(model: ir.Model, opset: int) -> ir.Node | None:
+    """The first node that another opset defines otherwise; None where there is none, or the model is new enough."""
+    current = _current(model)
+    if current >= opset:
+        return None
+    for node in model.graph.all_nodes():
+        if node.domain or (node.op_type in _COMPATIBLE and current >= 11):
+            continue
+        if _since(node, current) != _since(node, opset):
+            return node
+    return None
+
+
+def _since(node: ir.Node, opset: int) -> int | None:
+    try:
+        return int(onnx.defs.get_schema(node.op_type, max_inclusive_version=opset).since_version)
+    except onnx.defs.SchemaError:
+        return None
+
+
+def _copy_metadata(before: ir.Model, after: ir.Model) -> None:
+    """The converter drops it."""
+    after.metadata_props.update(before.metadata_props)
+    after.producer_name, after.producer_version = before.producer_name, before.producer_version
+    after.graph.metadata_props.update(before.graph.metadata_props)
+    producers = {value.name: node for node in before.graph for value in node.outputs}
+    for node in after.graph:
+        source = producers.get(node.outputs[0].name)
+        if source is not None:
+            node.name = source.name
+            node.metadata_props.update(source.metadata_props)
