@@ -2,7 +2,7 @@
 
 1. A node computes in FP16: its weights are rounded, its tensors are FP16.
 2. A node that FP16 would break stays FP32, between Casts, and is listed with the reason: a weight or a tensor leaves
-   FP16's range, or ONNX defines no FP16 form of the operator.
+   FP16's range, ONNX defines no FP16 form of the operator, or it computes sizes, indices or counts (`graph.sizes`).
 3. A Cast to FP32 becomes a Cast to FP16, so a graph that takes uint8 images needs no FP32 at all.
 4. Inputs and outputs keep their types: a Cast stands at each border.
 """
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from rir_deploy.errors import InputError
 from rir_deploy.graph.prepare import label, prepare
+from rir_deploy.graph.sizes import exact_nodes
 
 HALF_MAX = 65504.0
 # Rounding to FP16's normal range errs by at most 2**-11; more means that numbers overflowed or fell under the range.
@@ -70,7 +71,11 @@ def to_fp16(model: ir.Model, *, ranges: Mapping[str, float] | None = None) -> Fp
 
 
 def _reasons(graph: ir.Graph, opset: int, ranges: Mapping[str, float]) -> dict[ir.Node, str]:
-    found = {n: _type_reason(n, opset) or _weight_reason(n) or _activation_reason(n, ranges) for n in graph}
+    exact = exact_nodes(graph)
+    found = {
+        node: _type_reason(node, opset) or exact.get(node) or _weight_reason(node) or _activation_reason(node, ranges)
+        for node in graph
+    }
     reasons = {node: reason for node, reason in found.items() if reason is not None}
     for node in graph:  # a scale outside the fused integer kernel would make it a float one
         readers = [usage.node for usage in node.outputs[0].uses()]
