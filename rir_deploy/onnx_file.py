@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rir_deploy.artifacts import METADATA_KEY, Provenance, atomic_file
 from rir_deploy.errors import InputError, UsageError
-from rir_deploy.graph.normalize import normalize, parts
+from rir_deploy.graph.normalize import normalize, parts, uses_alias
 from rir_deploy.graph.weights import is_weight
 
 # protobuf cannot hold more in one file; larger weights go into one file beside it.
@@ -48,7 +48,7 @@ def load_onnx(path: Path) -> ir.Model:
     if native is not None:
         raise InputError(f"'{path}': {native}: refused, since it runs native code; give the ONNX model itself")
     try:
-        onnx.checker.check_model(str(path))
+        _check_model(proto, path)
         normalize(proto, path.absolute().parent)
         model = ir.from_proto(proto)
         # In memory, since what is written elsewhere must not depend on a file beside what was read.
@@ -132,6 +132,18 @@ def read_provenance(model: ir.Model) -> Provenance | None:
 
 def write_provenance(model: ir.Model, provenance: Provenance) -> None:
     model.metadata_props[METADATA_KEY] = provenance.to_json()
+
+
+def _check_model(proto: onnx.ModelProto, path: Path) -> None:
+    """onnx's checker, on the file, since protobuf could not hand it a larger model."""
+    if not uses_alias(proto):
+        onnx.checker.check_model(str(path))
+        return
+    respelt = onnx.ModelProto()
+    respelt.CopyFrom(proto)
+    onnx.load_external_data_for_model(respelt, str(path.absolute().parent))
+    normalize(respelt, path.absolute().parent)
+    onnx.checker.check_model(respelt)
 
 
 def _not_valid(path: Path, error: Exception) -> InputError:

@@ -23,6 +23,13 @@ DEFAULT_DOMAINS = ("", "ai.onnx")
 _MAX_DENSE_BYTES = 1 << 31
 
 
+def uses_alias(proto: onnx.ModelProto) -> bool:
+    """Whether a model calls the default domain by its other name, which onnx's checker does not know."""
+    imports = [entry.domain for holder in (proto, *proto.functions) for entry in holder.opset_import]
+    domains = (part.domain for part in parts(proto) if isinstance(part, onnx.NodeProto))
+    return any(_domain(name) != name for name in (*imports, *domains))
+
+
 def normalize(proto: onnx.ModelProto, folder: Path) -> None:
     """Bring a model to the one spelling, in place; ``folder`` is where its external data lies.
 

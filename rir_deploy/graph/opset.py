@@ -108,13 +108,16 @@ def _since(node: ir.Node, opset: int) -> int | None:
 
 
 def _copy_metadata(before: ir.Model, after: ir.Model) -> None:
-    """The converter drops it."""
+    """The converter drops metadata, and gives one name to all the nodes that it makes of one."""
     after.metadata_props.update(before.metadata_props)
     after.producer_name, after.producer_version = before.producer_name, before.producer_version
     after.graph.metadata_props.update(before.graph.metadata_props)
     producers = {value.name: node for node in before.graph for value in node.outputs}
+    names = {node.name for node in before.graph}
     for node in after.graph:
         source = producers.get(node.outputs[0].name)
         if source is not None:
             node.name = source.name
             node.metadata_props.update(source.metadata_props)
+        elif node.name in names:
+            node.name = f"{node.name}/{node.outputs[0].name}"

@@ -9,7 +9,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from rir_deploy.artifacts import atomic_file, sha256_json
 from rir_deploy.engines import get_backend
@@ -32,6 +34,7 @@ from rir_deploy.quantize import (
     collect_ranges,
     mark_outputs,
     tune,
+    unbounded_names,
 )
 from rir_deploy.quantize.ranges import Run
 from rir_deploy.quantize.rounded_file import from_bytes, holds_few_bits, to_bytes
@@ -206,12 +209,24 @@ def open_images(model: ir.Model, recipe: Recipe, request: CalibrationRequest) ->
 
 @contextmanager
 def open_session(model: ir.Model, names: tuple[str, ...]) -> Iterator[Run]:
-    """A model in ONNX Runtime, giving the tensors ``names`` beside its outputs."""
+    """A model in ONNX Runtime, giving the tensors ``names`` beside its outputs.
+
+    Infinities that a tensor holds by design are given as its largest or smallest finite number: it ranges without them.
+    """
+    unbounded = unbounded_names(model).intersection(names)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "observed.onnx"
         save_onnx(mark_outputs(model, names) if names else model, path, force=False)
         with get_backend("onnxruntime").load(path) as session:
-            yield session.run
+            yield lambda batch: {
+                name: _bounded(array) if name in unbounded else array for name, array in session.run(batch).items()
+            }
+
+
+def _bounded(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    finite = array[np.isfinite(array)]
+    low, high = (finite.min(), finite.max()) if finite.size else (0, 0)
+    return np.where(np.isnan(array), array, np.clip(array, low, high))
 
 
 def _options(given: CalibrationOptions, request: CalibrationRequest) -> CalibrationOptions:

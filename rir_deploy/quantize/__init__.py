@@ -1,7 +1,7 @@
 """Post-training quantisation: calibration, rounding, and Q/DQ pairs where each runtime computes on integers."""
 
 from rir_deploy.quantize.fitting import Candidate, TuneOptions
-from rir_deploy.quantize.observe import activation_names, mark_outputs
+from rir_deploy.quantize.observe import activation_names, mark_outputs, unbounded_names
 from rir_deploy.quantize.options import QuantizeOptions
 from rir_deploy.quantize.quantize import QuantizeResult, quantize
 from rir_deploy.quantize.ranges import RangeOptions, collect_ranges
@@ -25,4 +25,5 @@ __all__ = [
     "mark_outputs",
     "quantize",
     "tune",
+    "unbounded_names",
 ]

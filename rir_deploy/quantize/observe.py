@@ -14,15 +14,16 @@ from rir_deploy.graph.weights import with_infinities
 def activation_names(model: ir.Model) -> tuple[str, ...]:
     """Every FP32 tensor that the nodes of the graph compute, in graph order: what a range table should know.
 
-    Tensors that hold infinities by design, such as one padded for a maximum, have no range.
-
     The table then serves both flavours of Q/DQ, and tells where FP16 overflows. The input of the graph is not among
     them: its range is read off the batches.
     """
-    graph = prepare(model).graph
-    unbounded = with_infinities(graph)
-    values = [value for node in graph for value in node.outputs if value not in unbounded]
+    values = [value for node in prepare(model).graph for value in node.outputs]
     return tuple(str(value.name) for value in values if value.name and value.dtype == ir.DataType.FLOAT)
+
+
+def unbounded_names(model: ir.Model) -> frozenset[str]:
+    """The tensors that may hold infinities by design, such as one padded for a maximum: they range without them."""
+    return frozenset(str(value.name) for value in with_infinities(prepare(model).graph))
 
 
 def mark_outputs(model: ir.Model, names: Iterable[str]) -> ir.Model:
