@@ -144,7 +144,20 @@ def _graph_input(value: ir.Value) -> GraphInput:
         raise NotRunError(f"its input '{value.name}' is no tensor")
     if value.shape is None:
         raise NotRunError(f"its input '{value.name}' has no known rank")
-    return GraphInput(str(value.name), value.type.dtype, tuple(_dim(size) for size in value.shape))
+    dims = [_dim(size) for size in value.shape]
+    channels = _channels(value)
+    if channels is not None and len(dims) > 1 and not isinstance(dims[1], int):
+        dims[1] = channels
+    return GraphInput(str(value.name), value.type.dtype, tuple(dims))
+
+
+def _channels(value: ir.Value) -> int | None:
+    """As many as the weight of a convolution asks for that reads the input; None where none does."""
+    for node, index in value.uses():
+        weight = node.inputs[1] if node.op_type == "Conv" and index == 0 else None
+        if weight is not None and weight.const_value is not None and len(weight.const_value.shape) > 1:
+            return int(weight.const_value.shape.numpy()[1]) * (node.attributes.get_int("group") or 1)
+    return None
 
 
 def _dim(size: object) -> _DIM:
