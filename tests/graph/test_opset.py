@@ -103,7 +103,7 @@ def test_an_older_model_folds(case: str) -> None:
 
 
 def test_where_nothing_folds_the_model_stays_as_it_came() -> None:
-    nodes = [helper.make_node("Conv", ["x", "w"], ["h"]), helper.make_node("Clip", ["h"], ["y"], min=0.0)]
+    nodes = [helper.make_node("Conv", ["x", "w"], ["h"]), helper.make_node("Relu", ["h"], ["y"])]
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", None, None, None]) for name in "xy")
     graph = helper.make_graph(nodes, "g", [x], [y], [numpy_helper.from_array(WEIGHTS["w"], "w")])
     single = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 9)], ir_version=7))
