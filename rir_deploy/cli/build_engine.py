@@ -71,10 +71,9 @@ def _tensorrt_options(function: common.Function) -> common.Function:
 @click.option("--reduced-range", is_flag=True, help="7-bit weights under --int8, for CPUs without VNNI.")
 @click.option(
     "--batch",
-    default="1,1,32",
-    show_default=True,
     metavar="MIN,OPT,MAX",
-    help="Batch sizes the engine takes, and the one it is tuned for.",
+    help="Batch sizes the engine takes, and the one it is tuned for; a model of another, fixed batch is made dynamic. "
+    "[default: 1,1,32, or the model's own fixed batch]",
 )
 @click.option("--no-fold", is_flag=True, help="Build from the graph as it is.")
 @common.force_option
@@ -99,7 +98,7 @@ def command(
     data: str | None,
     keep: tuple[str, ...],
     reduced_range: bool,
-    batch: str,
+    batch: str | None,
     no_fold: bool,
     force: bool,
     as_json: bool,
@@ -128,7 +127,7 @@ def command(
         search_request(options),
         keep,
         reduced_range,
-        common.batch_range(batch),
+        None if batch is None else common.batch_range(batch),
         tuple(name.strip() for name in target.split(",")) if target else (),
         TensorRtOptions(
             workspace, builder_level, timing_cache, version_compatible, hardware_compatible, refit, strip_weights

@@ -102,6 +102,29 @@ def compare_here(
     return Equivalence(runtime, sizes, worst, limit)
 
 
+def compare_rows(original: Graph, result: Graph, size: int) -> None:
+    """Hold ``result`` in batches of 1 and of ``size`` + 1 against the ``original``, which takes ``size`` images only.
+
+    Raises:
+        DifferenceError: an image is answered otherwise, or a batch is not taken.
+        NotRunError: nothing runs the original.
+    """
+    limit = LIMITS[_coarsest_type(original.model)]
+    (given,) = original.inputs
+    shape = tuple(axis if isinstance(axis, int) else 32 for axis in given.dims[1:])
+    images = _draw(given, (2 * size, *shape), 0, 1.0)
+    with open_evaluator(original) as evaluator:
+        halves = [evaluator.run({given.name: part}) for part in (images[:size], images[size:])]
+    expected = [np.concatenate(pair) for pair in zip(*halves, strict=True)]
+    for count in (1, size + 1):
+        feeds = {given.name: images[:count]}
+        (answer,) = _answers_of(result, [feeds], False)
+        for name, left, right in zip(original.outputs, expected, answer, strict=True):
+            difference = _difference(left[:count], right, limit)
+            if difference.is_over:
+                raise DifferenceError(f"its output '{name}' {difference.words} for {_sizes_of(feeds)}")
+
+
 def check_interface(original: Graph, result: Graph) -> None:
     """Raises DifferenceError where the two have not the same inputs and outputs."""
     for kind, before, after in (

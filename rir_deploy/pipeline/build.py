@@ -14,12 +14,22 @@ import onnx_ir as ir
 from rir_deploy import __version__
 from rir_deploy.artifacts import Provenance, atomic_folder, check_output, sha256_file
 from rir_deploy.engines import BACKENDS, get_backend
-from rir_deploy.engines.base import GRAPH_NAME, BatchRange, BuildOptions, Built, fit_batch, input_spec, output_specs
+from rir_deploy.engines.base import (
+    GRAPH_NAME,
+    BatchRange,
+    BuildOptions,
+    Built,
+    TensorSpec,
+    fit_batch,
+    input_spec,
+    output_specs,
+)
 from rir_deploy.engines.graph import graph_precision
 from rir_deploy.engines.manifest import Manifest, record_file, write_manifest
 from rir_deploy.engines.tensorrt_options import TensorRtOptions
 from rir_deploy.errors import BackendError, RirDeployError, UsageError
 from rir_deploy.fold import fold
+from rir_deploy.graph.batch import with_dynamic_batch
 from rir_deploy.onnx_file import load_onnx, read_provenance, save_onnx, write_provenance
 from rir_deploy.pipeline.calibrate import CalibrationRequest, write_ranges
 from rir_deploy.pipeline.evaluation import SearchRequest
@@ -42,7 +52,8 @@ AUTO_ORDER = tuple(name for name in ("tensorrt", "openvino", "onnxruntime") if n
 class BuildRequest:
     """What to build.
 
-    ``precision`` None takes an ONNX file as it is, and a checkpoint in FP32. ``tensorrt`` is for its builder alone.
+    ``precision`` None takes an ONNX file as it is, and a checkpoint in FP32. ``batch`` None is 1 to 32, or the only one
+    that the model has; a model of another batch is made dynamic. ``tensorrt`` is for its builder alone.
     ``command`` is recorded in the manifest: the line that builds the engine again.
     """
 
@@ -55,7 +66,7 @@ class BuildRequest:
     search: SearchRequest | None = None
     keep: tuple[str, ...] = ()
     reduced_range: bool = False
-    batch: BatchRange = BatchRange()
+    batch: BatchRange | None = None
     targets: tuple[str, ...] = ()
     tensorrt: TensorRtOptions = TensorRtOptions()
     fold: bool = True
@@ -127,10 +138,13 @@ def build_engine(request: BuildRequest, output: Path, *, force: bool, progress: 
         raise UsageError("calibration images and ranges are for --int8 and --fp16; leave them out, or name a precision")
     check_output(output, force=force)
     backend = get_backend(choose_backend(request.backend))
-    options = BuildOptions(request.batch, request.targets, request.tensorrt, _phases(backend.name, progress))
+    options = BuildOptions(
+        request.batch or BatchRange(), request.targets, request.tensorrt, _phases(backend.name, progress)
+    )
     backend.check(request.precision, options)
     graph, parents = _graph(request, progress)
-    batch = fit_batch(input_spec(graph), request.batch)
+    batch = _batch(input_spec(graph), request.batch)
+    options = replace(options, batch=batch)
     check_few_bits(graph, request.calibration.bits, backend.name)
     lowered = _lower(graph, request, backend.name, progress)
     check_few_bits(lowered.model, 8, backend.name)  # a range table brings weights of its own
@@ -147,7 +161,7 @@ def build_engine(request: BuildRequest, output: Path, *, force: bool, progress: 
         built_in = time.perf_counter() - building
         float_convs = check_realized(lowered.precision, built, lowered.model)
         progress(f"building for {backend.name}", 1, 1)
-        manifest = _manifest(replace(request, batch=batch), lowered.model, built, parents, folder)
+        manifest = _manifest(request, batch, lowered.model, built, parents, folder)
         write_manifest(folder, manifest)
     warnings = (*lowered.warnings, *([float_convs] if float_convs else ()))
     return EngineBuilt(output, manifest, lowered, built_in, time.perf_counter() - started, warnings)
@@ -156,6 +170,20 @@ def build_engine(request: BuildRequest, output: Path, *, force: bool, progress: 
 def changes_int8(request: BuildRequest) -> bool:
     """Whether it says what INT8 leaves in float, or how large its weights may be."""
     return bool(request.keep) or request.search is not None or request.reduced_range
+
+
+def _batch(spec: TensorSpec, asked: BatchRange | None) -> BatchRange:
+    """The batch sizes asked for; else the only one that the model has, or 1 to 32."""
+    fixed = spec.shape[0]
+    if asked is None and fixed is not None:
+        return BatchRange(fixed, fixed, fixed)
+    return fit_batch(spec, asked or BatchRange())
+
+
+def _is_another(spec: TensorSpec, asked: BatchRange | None) -> bool:
+    """Whether other batch sizes are asked for than the only one that the model has."""
+    fixed = spec.shape[0]
+    return fixed is not None and asked is not None and (asked.min, asked.max) != (fixed, fixed)
 
 
 def _phases(name: str, progress: Progress) -> Progress:
@@ -196,6 +224,8 @@ def _graph(request: BuildRequest, progress: Progress) -> tuple[ir.Model, dict[st
         )
         return exported.model, exported.provenance.parents
     model = load_onnx(request.source)
+    if _is_another(input_spec(model), request.batch):
+        model = with_dynamic_batch(model)
     before = read_provenance(model) or Provenance(tool=f"rir-deploy {__version__}", precision=graph_precision(model))
     parents = {**before.parents, "onnx": sha256_file(request.source)}
     recipe = before.recipe if request.recipe is None else choose_recipe(request.recipe, before.recipe).to_dict()
@@ -207,9 +237,10 @@ def _graph(request: BuildRequest, progress: Progress) -> tuple[ir.Model, dict[st
     return model, parents
 
 
-def _manifest(request: BuildRequest, model: ir.Model, built: Built, parents: dict[str, str], folder: Path) -> Manifest:
+def _manifest(
+    request: BuildRequest, batch: BatchRange, model: ir.Model, built: Built, parents: dict[str, str], folder: Path
+) -> Manifest:
     provenance = read_provenance(model)
-    batch = request.batch
     data = f"{GRAPH_NAME}.data"  # where `save_onnx` puts large weights
     extra = (*built.extra_files, *([data] if (folder / data).exists() else []))
     return Manifest(

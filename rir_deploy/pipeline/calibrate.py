@@ -18,6 +18,7 @@ from rir_deploy.engines import get_backend
 from rir_deploy.engines.base import input_spec
 from rir_deploy.errors import InputError, UsageError, unknown_name
 from rir_deploy.onnx_file import graph_sha256, save_onnx
+from rir_deploy.pipeline.batching import in_batches
 from rir_deploy.pipeline.images import Images, choose_images
 from rir_deploy.pipeline.plausible import FEW, check_images
 from rir_deploy.pipeline.progress import Progress, silent
@@ -119,7 +120,8 @@ def calibrate(model: ir.Model, recipe: Recipe, request: CalibrationRequest, prog
     images = open_images(model, recipe, request)
     with open_session(model, activation_names(model)) as run:
         batches = images.batches("calibrating", progress)
-        return collect_ranges(batches, run, input_spec(model).name, images.sources, RangeOptions())
+        table = collect_ranges(batches, run, input_spec(model).name, images.sources, RangeOptions())
+    return replace(table, samples=len(images.indices))
 
 
 def calibrate_int8(
@@ -203,8 +205,9 @@ def open_images(model: ir.Model, recipe: Recipe, request: CalibrationRequest) ->
         table = _read(request.table, model, recipe)
         table.check(sources.model_sha256, sources.recipe_sha256, sources.data_sha256)
         options = replace(options, samples=table.samples)
-    raw = input_spec(model).dtype == "uint8"
-    return Images(dataset, choose_images(dataset, options), raw, options, sources)
+    spec = input_spec(model)
+    indices = choose_images(dataset, options)
+    return Images(dataset, indices, spec.dtype == "uint8", options, sources, spec.shape[0])
 
 
 @contextmanager
@@ -212,14 +215,17 @@ def open_session(model: ir.Model, names: tuple[str, ...]) -> Iterator[Run]:
     """A model in ONNX Runtime, giving the tensors ``names`` beside its outputs.
 
     Infinities that a tensor holds by design are given as its largest or smallest finite number: it ranges without them.
+    A model of a fixed batch takes any number of images.
     """
     unbounded = unbounded_names(model).intersection(names)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "observed.onnx"
         save_onnx(mark_outputs(model, names) if names else model, path, force=False)
         with get_backend("onnxruntime").load(path) as session:
+            fixed = session.input.shape[0]
+            run = session.run if fixed is None else in_batches(session.run, fixed, fixed)
             yield lambda batch: {
-                name: _bounded(array) if name in unbounded else array for name, array in session.run(batch).items()
+                name: _bounded(array) if name in unbounded else array for name, array in run(batch).items()
             }
 
 

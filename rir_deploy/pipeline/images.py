@@ -27,6 +27,7 @@ class Images:
         raw: whether the model takes uint8 pixels.
         options: that they were chosen by.
         sources: what is made with them is bound to.
+        fixed: the only batch that the model takes; None where it takes any.
     """
 
     dataset: Dataset
@@ -34,10 +35,14 @@ class Images:
     raw: bool
     options: CalibrationOptions
     sources: Sources
+    fixed: int | None = None
 
     def batches(self, label: str, progress: Progress) -> Iterator[NDArray[np.generic]]:
-        batches = self.dataset.batches(BATCH, self.indices)
-        for batch in tracked(batches, label, -(-len(self.indices) // BATCH), progress):
+        """Batches as the model takes them; a fixed batch that the images do not fill begins with them again."""
+        size = self.fixed or BATCH
+        count = -(-len(self.indices) // size)
+        indices = self.indices if self.fixed is None else np.resize(self.indices, count * size)
+        for batch in tracked(self.dataset.batches(size, indices), label, count, progress):
             yield batch.images if self.raw else batch.tensor(self.dataset.preprocessing)
 
     def split(self, share: float) -> tuple[Images, Images]:

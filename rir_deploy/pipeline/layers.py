@@ -141,9 +141,16 @@ class _Batches:
         total = len(views.reference)
         self._views = views
         low = max(reference.side.batch[0], candidate.side.batch[0])
-        self._indices = spread(total, max(IMAGES, low))  # one batch at least
         high = min(reference.side.batch[1], candidate.side.batch[1])
-        self._size = min(max(AT_ONCE, low), high, total)
+        if low > high:
+            left, right = reference.side.batch, candidate.side.batch
+            raise UsageError(
+                f"the two sides take no batch in common ({left[0]} to {left[1]}, {right[0]} to {right[1]}), so their "
+                "layers cannot be held side by side; leave out --layers, or build one for the other's batch"
+            )
+        chosen = spread(total, max(IMAGES, low))
+        self._indices = np.resize(chosen, max(len(chosen), low))  # one batch at least
+        self._size = max(min(max(AT_ONCE, low), high, total), low)
         self.images = len(self._indices) // self._size * self._size  # whole batches only
 
     def __len__(self) -> int:

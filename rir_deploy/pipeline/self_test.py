@@ -20,6 +20,7 @@ from rir_deploy.data.preprocess import Preprocessing
 from rir_deploy.engines.manifest import check_engine
 from rir_deploy.errors import BackendError, InputError
 from rir_deploy.onnx_file import load_onnx
+from rir_deploy.pipeline.batching import in_batches
 from rir_deploy.pipeline.bundled import open_any
 from rir_deploy.pipeline.progress import Progress, silent, tracked
 from rir_deploy.pipeline.sides import Side, open_side, runnable
@@ -211,15 +212,8 @@ def open_item(folder: Path, item: Item, threads: int | None) -> Side:
 def answers(side: Side, images: Images, preprocessing: Preprocessing) -> Logits:
     """Logits (n, classes) for images (n, H, W, C), in batches that the side takes."""
     run = side.make_runner(preprocessing)
-    low, high = side.batch
-    size = max(low, min(len(images), high))
-    parts = []
-    for start in range(0, len(images), size):
-        part = images[start : start + size]
-        # Where the smallest batch is larger than what is left, images come again to fill it.
-        filled = part if len(part) >= low else np.resize(part, (low, *part.shape[1:]))
-        parts.append(run(filled)[: len(part)])
-    return np.concatenate(parts).reshape(len(images), -1)
+    fitted = in_batches(lambda part: {side.output: run(part)}, *side.batch)
+    return fitted(images)[side.output].reshape(len(images), -1)
 
 
 def judge(expected: Logits, found: Logits, bounds: Bounds) -> VerifyResult:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rir_deploy.artifacts import sha256_file
 from rir_deploy.data.preprocess import Preprocessing
 from rir_deploy.engines import get_backend
-from rir_deploy.engines.base import Session
+from rir_deploy.engines.base import MAX_BATCH, Session
 from rir_deploy.engines.loading import load_engine
 from rir_deploy.engines.manifest import MANIFEST_NAME, Manifest, check_engine
 from rir_deploy.engines.tensorrt_gpu import Gpu, probe_gpu
@@ -23,6 +23,7 @@ from rir_deploy.engines.tensorrt_match import serves
 from rir_deploy.errors import InputError, UsageError
 from rir_deploy.models.suffixes import CHECKPOINT_SUFFIXES
 from rir_deploy.onnx_file import load_onnx, read_provenance, save_onnx
+from rir_deploy.pipeline.batching import in_batches
 from rir_deploy.simulate import FP16_LABEL, simulate_fp16
 
 if TYPE_CHECKING:
@@ -140,6 +141,7 @@ def _checkpoint_side(path: Path, model: str | None) -> Side:
 def _onnx_side(path: Path, threads: int | None) -> Side:
     provenance = read_provenance(load_onnx(path))
     session = get_backend("onnxruntime").load(path, threads)
+    batch = _static_batch(session)
     return Side(
         str(path),
         "onnx",
@@ -147,8 +149,8 @@ def _onnx_side(path: Path, threads: int | None) -> Side:
         sha256_file(path),
         None if provenance is None else provenance.recipe,
         session.runs_on,
-        lambda preprocessing: session_runner(session, preprocessing),
-        batch=_static_batch(session) or (1, 4096),
+        lambda preprocessing: session_runner(session, preprocessing, batch),
+        batch=batch or (1, 4096),
         output=session.outputs[0].name,
         close=session.close,
     )
@@ -165,6 +167,7 @@ def _engine_side(folder: Path, threads: int | None, simulate: bool, trust: bool)
         return _simulated_side(folder, manifest, threads)
     session = load_engine(folder, manifest, threads, trust=trust)
     note = " (trusted: not checked against its manifest)" if trust else ""
+    batch = _static_batch(session) or (manifest.batch[0], manifest.batch[2])
     return Side(
         str(folder),
         "engine",
@@ -172,8 +175,8 @@ def _engine_side(folder: Path, threads: int | None, simulate: bool, trust: bool)
         manifest.engine.sha256,
         manifest.recipe,
         session.runs_on + note,
-        lambda preprocessing: session_runner(session, preprocessing),
-        batch=_static_batch(session) or (manifest.batch[0], manifest.batch[2]),
+        lambda preprocessing: session_runner(session, preprocessing, batch),
+        batch=batch,
         optimum=manifest.batch[1],
         output=session.outputs[0].name,
         close=session.close,
@@ -201,6 +204,7 @@ def _simulated_side(folder: Path, manifest: Manifest, threads: int | None) -> Si
         session = get_backend("onnxruntime").load(path, threads)
     how = FP16_LABEL if rounded else f"the {manifest.precision} graph of the engine"
     label = f"{how}, in {session.runs_on}"
+    batch = _static_batch(session)
     return Side(
         str(folder),
         "engine",
@@ -208,8 +212,9 @@ def _simulated_side(folder: Path, manifest: Manifest, threads: int | None) -> Si
         manifest.engine.sha256,
         manifest.recipe,
         f"simulation: {label}",
-        lambda preprocessing: session_runner(session, preprocessing),
+        lambda preprocessing: session_runner(session, preprocessing, batch),
         label,
+        batch=batch or (1, 4096),
         output=session.outputs[0].name,
         close=session.close,
     )
@@ -230,15 +235,20 @@ def module_runner(module: nn.Module, preprocessing: Preprocessing) -> Runner:
     return run
 
 
-def session_runner(session: Session, preprocessing: Preprocessing) -> Runner:
-    """A session fed with images: normalised, unless the graph does that itself (uint8 input)."""
+def session_runner(session: Session, preprocessing: Preprocessing, batch: tuple[int, int] | None = None) -> Runner:
+    """A session fed with images: normalised, unless the graph does that itself (uint8 input).
+
+    ``batch`` are the smallest and the largest batch that it takes; other numbers of images are cut, or padded.
+    """
     if len(session.outputs) != 1:
         names = ", ".join(spec.name for spec in session.outputs)
         raise InputError(f"the model has {len(session.outputs)} outputs ({names}); a classifier has one")
     raw = session.input.dtype == "uint8"
     output = session.outputs[0].name
+    low, high = batch or (1, MAX_BATCH)
+    answer = in_batches(session.run, low, high)
 
     def run(images: NDArray[np.uint8]) -> NDArray[np.floating]:
-        return np.asarray(session.run(images if raw else preprocessing.normalize(images))[output])
+        return np.asarray(answer(images if raw else preprocessing.normalize(images))[output])
 
     return run

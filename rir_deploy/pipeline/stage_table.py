@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rir_deploy.data.dataset import Dataset
-from rir_deploy.errors import InputError
 from rir_deploy.pipeline.progress import Progress, silent
 from rir_deploy.pipeline.sides import Side, open_side
 from rir_deploy.pipeline.sources import image_batches
@@ -158,8 +157,6 @@ def _compare(reference: Logits, candidate: Logits, labels: NDArray[np.int64] | N
 def _answers(side: Side, dataset: Dataset, batch: int, name: str, progress: Progress) -> Logits:
     low, high = side.batch
     size = max(low, min(batch, high))
-    if 0 < len(dataset) % size < low:
-        raise InputError(f"{len(dataset)} images do not divide into batches of {size}, of which {name} takes no fewer")
     run = side.make_runner(dataset.preprocessing)
     return np.concatenate([run(images) for images, _ in image_batches(dataset, size, label=name, progress=progress)])
 

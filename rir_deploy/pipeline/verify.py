@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rir_deploy.errors import InputError, unknown_name
+from rir_deploy.errors import unknown_name
 from rir_deploy.pipeline.bundled import open_any
 from rir_deploy.pipeline.chosen import check_not_chosen_on
 from rir_deploy.pipeline.layers import LayerReport, compare_layers, open_graph
@@ -162,18 +162,9 @@ def _first(preprocessing: list[str], divergence: LayerRow | None) -> dict[str, o
 def compare_sides(
     reference: Side, candidate: Side, views: Views, gate: Gate, *, batch: int, progress: Progress = silent
 ) -> VerifyResult:
-    """Both sides over a whole data set, in batches that both take.
-
-    Raises:
-        InputError: there is no such batch.
-    """
+    """Both sides over a whole data set, in batches that both take; else each cuts and pads them to its own."""
     low, high = (pick(side.batch[i] for side in (reference, candidate)) for i, pick in ((0, max), (1, min)))
-    batch, images = max(low, min(batch, high)), len(views.reference)
-    if low > high or 0 < images % batch < low:
-        raise InputError(
-            f"{images} images do not divide into batches of {low} to {high}, which the engines take; "
-            "build them for a smaller smallest batch"
-        )
+    batch = max(low, min(batch, high))
     runners = views.runners(reference, candidate, batch)
     return verify(views.batches(batch, "verifying", progress), *runners, gate)
 
