@@ -9,9 +9,10 @@ from pathlib import Path
 from rir_deploy.artifacts import sha256_file
 from rir_deploy.bundle import Bundle
 from rir_deploy.engines.base import TensorSpec, input_spec
+from rir_deploy.engines.graph import model_precision
 from rir_deploy.engines.manifest import check_engine
 from rir_deploy.errors import UsageError
-from rir_deploy.onnx_file import load_onnx, read_provenance
+from rir_deploy.onnx_file import load_onnx
 from rir_deploy.pipeline.sides import Kind, kind_of
 
 
@@ -59,8 +60,7 @@ def find_contenders(path: Path, channels_last: bool = False, trust: bool = False
         return [eager, extra] if channels_last else [eager]
     if kind == "onnx":
         model = load_onnx(path)
-        provenance = read_provenance(model)
-        precision = "fp32" if provenance is None else provenance.precision
+        precision = model_precision(model)
         return [Contender(path, kind, "onnxruntime", precision, sha256_file(path), _static_batch(input_spec(model)))]
     folder = path if path.is_dir() else path.parent
     manifest = check_engine(folder, trust=trust)

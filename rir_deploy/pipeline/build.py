@@ -24,7 +24,7 @@ from rir_deploy.engines.base import (
     input_spec,
     output_specs,
 )
-from rir_deploy.engines.graph import graph_precision
+from rir_deploy.engines.graph import model_precision
 from rir_deploy.engines.manifest import Manifest, record_file, write_manifest
 from rir_deploy.engines.tensorrt_options import TensorRtOptions
 from rir_deploy.errors import BackendError, RirDeployError, UsageError
@@ -194,7 +194,7 @@ def _phases(name: str, progress: Progress) -> Progress:
 def _lower(model: ir.Model, request: BuildRequest, backend: str, progress: Progress) -> Lowered:
     """The graph in the precision asked for, quantised the way the backend computes in integers."""
     provenance = read_provenance(model)
-    present = graph_precision(model) if provenance is None else provenance.precision
+    present = model_precision(model)
     if present != "fp32":
         if request.precision not in (None, present):
             raise UsageError(
@@ -226,7 +226,8 @@ def _graph(request: BuildRequest, progress: Progress) -> tuple[ir.Model, dict[st
     model = load_onnx(request.source)
     if _is_another(input_spec(model), request.batch):
         model = with_dynamic_batch(model)
-    before = read_provenance(model) or Provenance(tool=f"rir-deploy {__version__}", precision=graph_precision(model))
+    recorded = read_provenance(model) or Provenance(tool=f"rir-deploy {__version__}")
+    before = replace(recorded, precision=model_precision(model))
     parents = {**before.parents, "onnx": sha256_file(request.source)}
     recipe = before.recipe if request.recipe is None else choose_recipe(request.recipe, before.recipe).to_dict()
     stages = before.stages
@@ -246,7 +247,7 @@ def _manifest(
     return Manifest(
         backend=built.backend,
         backend_version=built.backend_version,
-        precision=graph_precision(model) if provenance is None else provenance.precision,
+        precision=model_precision(model),
         engine=record_file(folder / built.file),
         graph=record_file(folder / GRAPH_NAME),
         input=input_spec(model),

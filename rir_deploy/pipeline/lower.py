@@ -12,7 +12,8 @@ import onnx_ir as ir
 
 from rir_deploy import __version__
 from rir_deploy.artifacts import Provenance, atomic_file, check_output_file, sha256_file
-from rir_deploy.errors import UsageError, unknown_name
+from rir_deploy.engines.graph import graph_precision
+from rir_deploy.errors import InputError, UsageError, unknown_name
 from rir_deploy.graph.opset import convert_opset
 from rir_deploy.onnx_file import load_onnx, read_provenance, save_onnx, write_provenance
 from rir_deploy.pipeline.calibrate import (
@@ -163,6 +164,9 @@ def _fp16(model: ir.Model, recipe: Recipe | None, calibration: CalibrationReques
     has_data |= recipe is not None and calibration.use_recipe_data and "train" in recipe.data
     table = calibrate(model, recipe, calibration, progress) if recipe is not None and has_data else None
     result = to_fp16(model, ranges=None if table is None else table.max_abs())
+    if graph_precision(result.model) == "fp32":
+        some = "; ".join(f"{node.node}: {node.reason}" for node in result.kept[:3])
+        raise InputError(f"no layer of the model can compute in FP16 ({some}): build it in FP32")
     _record(model, result.model, "fp16", "fp16")
     return Lowered(result.model, "fp16", None, result.kept, (), table)
 

@@ -16,6 +16,7 @@ from rir_deploy.artifacts import sha256_file
 from rir_deploy.data.preprocess import Preprocessing
 from rir_deploy.engines import get_backend
 from rir_deploy.engines.base import MAX_BATCH, Session
+from rir_deploy.engines.graph import model_precision
 from rir_deploy.engines.loading import load_engine
 from rir_deploy.engines.manifest import MANIFEST_NAME, Manifest, check_engine
 from rir_deploy.engines.tensorrt_gpu import Gpu, probe_gpu
@@ -139,13 +140,14 @@ def _checkpoint_side(path: Path, model: str | None) -> Side:
 
 
 def _onnx_side(path: Path, threads: int | None) -> Side:
-    provenance = read_provenance(load_onnx(path))
+    model = load_onnx(path)
+    provenance = read_provenance(model)
     session = get_backend("onnxruntime").load(path, threads)
     batch = _static_batch(session)
     return Side(
         str(path),
         "onnx",
-        "fp32" if provenance is None else provenance.precision,
+        model_precision(model),
         sha256_file(path),
         None if provenance is None else provenance.recipe,
         session.runs_on,
