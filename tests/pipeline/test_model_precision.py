@@ -174,9 +174,7 @@ def test_every_kind_of_layer_tells(kind: str, shape: tuple[int, ...], dtype: str
 
 def test_the_metadata_of_a_cast_is_believed_where_no_layer_could_be(tmp_path: Path) -> None:
     proto = network(TINY)
-    proto.metadata_props.add(
-        key=METADATA_KEY, value=json.dumps({**json.loads(Provenance().to_json()), "precision": "fp16"})
-    )
+    proto.metadata_props.add(key=METADATA_KEY, value=Provenance(precision="fp16").to_json())
     onnx.save(proto, tmp_path / "m.onnx")
     model = load_onnx(tmp_path / "m.onnx")
     assert (graph_precision(model), model_precision(model)) == ("fp32", "fp16")
