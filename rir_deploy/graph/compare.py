@@ -12,8 +12,10 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -39,6 +41,8 @@ _SEED = 20_160_329
 # Where the original's answer is not finite: smaller inputs, this many times.
 _SMALLER, _TIMES = 1 / 32, 3
 _SETTINGS = 2
+# An input of more elements is not drawn where its size is free, and no further sizes are tried after so many seconds.
+_MAX_ELEMENTS, _PATIENCE_S = 1 << 22, 20.0
 
 
 @dataclass(frozen=True)
@@ -166,9 +170,9 @@ def _runs_of(original: Graph) -> tuple[str, bool, list[tuple[Feeds, Sequence[Any
 def _runs(inputs: Sequence[GraphInput], evaluator: Evaluator) -> list[tuple[Feeds, Sequence[Any]]]:
     """Answers at `_SETTINGS` choices of sizes, and at those with a size of 1 that the original takes."""
     runs: list[tuple[Feeds, Sequence[Any]]] = []
-    failure = "it has none to try"
+    failure, started = "it has none to try", time.perf_counter()
     for sizes in _settings(inputs):
-        if len(runs) == _SETTINGS:
+        if len(runs) == _SETTINGS or time.perf_counter() - started > _PATIENCE_S:
             break
         try:
             runs.append(_finite_run(inputs, sizes, len(runs), evaluator))
@@ -192,7 +196,9 @@ def _settings(inputs: Sequence[GraphInput]) -> Iterator[dict[str, tuple[int, ...
         return
     for sizes, batches in itertools.product(_SIZES, (_BATCHES, (1, 1))):
         for batch, pair in ((batches[0], sizes), (batches[1], _odd(sizes)), (batches[1], sizes[::-1])):
-            yield {value.name: _chosen(value, batch, pair) for value in inputs}
+            chosen = {value.name: _chosen(value, batch, pair) for value in inputs}
+            if all(prod(shape) <= _MAX_ELEMENTS for shape in chosen.values()):
+                yield chosen
 
 
 def _odd(sizes: tuple[int, int]) -> tuple[int, int]:
