@@ -14,10 +14,10 @@ import rir_deploy
 
 PACKAGE = Path(rir_deploy.__file__).parent
 # What each stage may import of this package beside itself: helpers and records, never another stage.
-HELPERS = {"errors", "artifacts", "onnx_file", "tensorrt_rules", "__init__"}
+HELPERS = {"errors", "notices", "artifacts", "onnx_file", "tensorrt_rules", "__init__"}
 STAGES = {
     "models": {"errors", "artifacts"},
-    "data": {"errors", "artifacts"},
+    "data": {"errors", "notices", "artifacts"},
     "recipe": {"errors", "data"},
     "export": {"errors"},
     "embed": {"errors", "data"},

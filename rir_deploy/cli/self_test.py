@@ -12,7 +12,7 @@ from rir_deploy.cli import common
 from rir_deploy.errors import GateError, UsageError
 
 if TYPE_CHECKING:
-    from rir_deploy.pipeline.self_test import Outcome, SelfTest
+    from rir_deploy.pipeline.self_test import Outcome, SelfTest, SelfTestRequest
 
 # What a bundle brings along; and what speaks of a candidate only.
 _BROUGHT = (
@@ -29,7 +29,7 @@ _BROUGHT = (
     "flips",
     "force",
 )
-_OF_CANDIDATE = ("data", "factory", "simulate")
+_OF_CANDIDATE = ("data", "factory", "weights", "simulate")
 _SPELT = {"factory": "model"}
 
 
@@ -45,22 +45,15 @@ def check_alone(candidate: Path | None) -> None:
         )
 
 
-def run_self_test(
-    bundle: Path,
-    names: tuple[str, ...],
-    candidate: Path | None,
-    factory: str | None,
-    threads: int | None,
-    simulate: bool,
-    as_json: bool,
-) -> int:
-    from rir_deploy.pipeline.self_test import SelfTestRequest, self_test
+def run_self_test(request: SelfTestRequest, as_json: bool) -> int:
+    from rir_deploy.pipeline.self_test import self_test
     from rir_deploy.pipeline.sides import kind_of
 
-    if candidate is not None and names and kind_of(candidate) != "bundle":
+    candidate = request.candidate
+    if candidate is not None and request.names and kind_of(candidate) != "bundle":
         raise UsageError("--engine chooses from the bundle, and a CANDIDATE is not in it; leave one out")
     with common.progress(as_json) as progress:
-        tested = self_test(SelfTestRequest(bundle, names, candidate, factory, threads, simulate), progress)
+        tested = self_test(request, progress)
     if as_json:
         common.print_json(tested.to_dict())
     else:

@@ -33,7 +33,7 @@ def work(job: Job) -> Job:
 
     The job: ``path``, ``kind`` ("engine", "onnx", "checkpoint"), ``batch``, ``threads``, ``options`` (a
     `BenchOptions` as plain data), ``mode``, and optionally ``streams`` (when pipelined), ``image`` ([C, H, W], where
-    the model does not say), ``factory`` and ``channels_last`` (checkpoints), ``trust``, ``cuda_graph``,
+    the model does not say), ``factory``, ``weights`` and ``channels_last`` (checkpoints), ``trust``, ``cuda_graph``,
     ``runtime_cache`` and ``transfers`` (engines).
 
     Raises:

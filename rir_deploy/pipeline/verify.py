@@ -32,7 +32,7 @@ class VerifyRequest:
     ``data`` defaults to the recipe's test part; the bounds left out are those of the precision's gate. ``atol`` and
     ``rtol`` are by name of an output, "" for all. ``batches`` tries the batch sizes that the candidate takes,
     ``layers`` compares feature maps. ``names`` choose from a bundle as the candidate; as the reference, a bundle is
-    its FP32 graph.
+    its FP32 graph. ``weights`` chooses among several sets of weights in a checkpoint: "model", "ema" or a key.
     """
 
     reference: Path
@@ -53,6 +53,7 @@ class VerifyRequest:
     batches: bool = True
     layers: bool = False
     names: tuple[str, ...] = ()
+    weights: str | None = None
 
 
 @dataclass(frozen=True)
@@ -121,9 +122,10 @@ def verify_files(request: VerifyRequest, progress: Progress = silent) -> Verifie
             error here: it is the result.
     """
     reading: dict[str, Any] = {"threads": request.threads, "simulate": request.simulate, "trust": request.trust}
+    reading |= {"model": request.factory, "weights": request.weights}
     with (
-        open_any(request.reference, reference=True, model=request.factory, **reading) as (reference, left),
-        open_any(request.candidate, request.names, model=request.factory, **reading) as (candidate, right),
+        open_any(request.reference, reference=True, **reading) as (reference, left),
+        open_any(request.candidate, request.names, **reading) as (candidate, right),
     ):
         views = open_views(request.data, request.recipe, reference, candidate)
         check_not_chosen_on(right, views.candidate)
@@ -133,8 +135,9 @@ def verify_files(request: VerifyRequest, progress: Progress = silent) -> Verifie
         checks = try_batches(candidate, views, gate, request.batch) if request.batches else ()
         layers = None
         if request.layers:
-            first = open_graph(left, reference, views.reference, request.factory, trust=request.trust)
-            second = open_graph(right, candidate, views.candidate, request.factory, trust=request.trust)
+            looking: dict[str, Any] = {"weights": request.weights, "trust": request.trust}
+            first = open_graph(left, reference, views.reference, request.factory, **looking)
+            second = open_graph(right, candidate, views.candidate, request.factory, **looking)
             layers = compare_layers(first, second, views, name, progress)
         preprocessing = [*_preprocessing_failures(views), *_record_failures(reference, result, views)]
         batches = [f"at batch {check.size}: {check.reason}" for check in checks if not check.passed]
