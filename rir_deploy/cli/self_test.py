@@ -22,6 +22,8 @@ _BROUGHT = (
     "rtol",
     "min_agreement",
     "max_top1_drop",
+    "max_class_drop",
+    "min_sqnr_db",
     "batch",
     "margin",
     "trust",
@@ -30,7 +32,7 @@ _BROUGHT = (
     "force",
 )
 _OF_CANDIDATE = ("data", "factory", "weights", "simulate")
-_SPELT = {"factory": "model"}
+_SPELT = {"factory": "model", "min_sqnr_db": "min_sqnr"}
 
 
 def check_alone(candidate: Path | None) -> None:

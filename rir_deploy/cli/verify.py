@@ -44,6 +44,8 @@ def _bounds(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...
 )
 @click.option("--min-agreement", type=float, help="Smallest share of equal predictions (0 to 1).")
 @click.option("--max-top1-drop", type=float, help="Largest loss of top-1 as measured, in points.")
+@click.option("--max-class-drop", type=float, help="Largest loss of a class's recall that is no chance, in points.")
+@click.option("--min-sqnr", "min_sqnr_db", type=float, metavar="DB", help="Smallest SQNR of the outputs (INT8).")
 @click.option("--margin", type=float, metavar="POINTS", help="Demand proof (95 %) that the true loss of top-1 is less.")
 @click.option("--batch", type=click.IntRange(1, 4096), default=32, show_default=True, help="Images a batch.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads of the runtimes.")
@@ -66,6 +68,8 @@ def command(
     rtol: dict[str, float],
     min_agreement: float | None,
     max_top1_drop: float | None,
+    max_class_drop: float | None,
+    min_sqnr_db: float | None,
     margin: float | None,
     batch: int,
     threads: int | None,
@@ -98,6 +102,7 @@ def command(
     run, checkpoint = (reference, None) if candidate is None else (candidate, reference)
     if is_run(run):
         own = (recipe, precision, *atol, *rtol, min_agreement, max_top1_drop, margin, flips, *names)
+        own += (max_class_drop, min_sqnr_db)
         if layers or simulate or force or trust or any(value is not None for value in own):
             raise UsageError(
                 "a run brings its own recipe and bounds: --data, --batch, --threads, --model and --weights go with it"
@@ -133,6 +138,8 @@ def command(
         layers=layers,
         names=names,
         weights=weights,
+        max_class_drop=max_class_drop,
+        min_sqnr_db=min_sqnr_db,
     )
     with common.progress(as_json) as progress:
         verified = verify_files(request, progress)
