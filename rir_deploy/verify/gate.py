@@ -100,7 +100,8 @@ def verify(
     of_images, of_reference = image_doubts(answered), reference_doubts(answered)
     found = (*of_images, *of_reference)
     drop = None if result.pairs is None else judge_drop(result.pairs, margin, proving=not found)
-    verdict = VerifyResult(result, metrics, drop, (), found, accuracy.recalls(margin), search.outliers())
+    recalls = accuracy.recalls(gate.class_allowance)
+    verdict = VerifyResult(result, metrics, drop, (), found, recalls, search.outliers())
     failures = (*_failures(verdict, gate, names), *_no_proof(of_images, of_reference, gate))
     return replace(verdict, failures=failures)
 

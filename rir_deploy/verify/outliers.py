@@ -31,7 +31,8 @@ _FLOOR = 1e-4
 @dataclass(frozen=True)
 class Outliers:
     """How many of all images are ``exchanged`` or ``unexplained`` flips; ``classes`` are the two outputs that most of
-    them concern, ``between`` how many do.
+    them concern, ``between`` how many do. Flips are a fault where most are between the same two of several classes:
+    what an image loses where its values are clipped goes to any class.
     """
 
     of: int = 0
@@ -42,7 +43,8 @@ class Outliers:
 
     @property
     def is_fault(self) -> bool:
-        return max(self.between, self.unexplained) >= max(FEWEST, SHARE * self.of)
+        concentrated = 2 * self.between > self.exchanged + self.unexplained
+        return concentrated and self.between >= max(FEWEST, SHARE * self.of)
 
     def to_dict(self) -> dict[str, object]:
         classes = None if self.classes is None else list(self.classes)
@@ -55,12 +57,13 @@ class OutlierSearch:
 
     def __init__(self) -> None:
         self._rows: list[Array] = []
-        self._largest = 0.0
+        self._largest, self._outputs = 0.0, 0
 
     def update(self, reference: NDArray[np.floating], candidate: NDArray[np.floating]) -> None:
         """Add a batch; outputs that are no rows of two or more classes, or are not finite, are left out."""
         if reference.ndim != 2 or reference.shape[1] < 2 or not (np.isfinite(reference) & np.isfinite(candidate)).all():
             return
+        self._outputs = reference.shape[1]
         left, right = reference.astype(np.float64), candidate.astype(np.float64)
         self._largest = max(self._largest, float(np.abs(left).max(initial=0.0)))
         self._rows.append(np.column_stack([*_exchanges(left, right), *_flips(left, right)]))
@@ -74,7 +77,8 @@ class OutlierSearch:
         floor = _FLOOR * self._largest
         exchanged = (first >= 0) & (size > TIMES * max(float(np.median(size)), floor))
         deviation = max(float(np.median(noise)) / 0.6745, floor)  # of normal noise, by its median size
-        unexplained = flip > DEVIATIONS * deviation
+        # Of two classes only, all flips are between the same: there is nothing to tell them by.
+        unexplained = (flip > DEVIATIONS * deviation) & (self._outputs > 2)
         pairs = np.concatenate([rows[exchanged][:, 1:3], rows[unexplained & ~exchanged][:, 5:7]]).astype(int)
         found = Counter((min(a, b), max(a, b)) for a, b in pairs.tolist())
         classes, between = found.most_common(1)[0] if found else (None, 0)

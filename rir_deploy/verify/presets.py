@@ -50,6 +50,11 @@ class Gate:
         if not 0.0 <= self.max_class_drop <= 100.0:
             raise UsageError(f"the largest drop of a class must be 0 to 100 points, not {self.max_class_drop}")
 
+    @property
+    def class_allowance(self) -> float:
+        """Points that any class may lose beside what the others lose: what a loss of one class is held against."""
+        return min(self.max_top1_drop, self.max_class_drop / 2.0)
+
     def to_dict(self) -> dict[str, object]:
         tolerance = self.tolerance
         return {
