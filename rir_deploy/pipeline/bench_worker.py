@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from dataclasses import asdict
 
 from rir_deploy.bench.latency import Samples, time_callable
@@ -16,6 +17,7 @@ from rir_deploy.bench.options import PIPELINED, BenchOptions
 from rir_deploy.bench.pipelined import time_pipelined
 from rir_deploy.bench.process import Job, serve
 from rir_deploy.engines.gpu_options import GpuTimes
+from rir_deploy.notices import Notice
 from rir_deploy.pipeline.bench_open import open_contender
 
 try:
@@ -40,7 +42,7 @@ def work(job: Job) -> Job:
         RirDeployError: of the class that the loaders raise.
     """
     options = BenchOptions.from_dict(job["options"])
-    with open_contender(job) as opened:
+    with warnings.catch_warnings(record=True) as said, open_contender(job) as opened:
         before, began = _preemptions(), time.perf_counter()
         if job["mode"] == PIPELINED:
             samples = time_pipelined(opened.run, opened.streams, options)
@@ -56,6 +58,7 @@ def work(job: Job) -> Job:
             "gpu_ms": _gpu_ms(opened.gpu_times, samples),
             "runs_on": opened.runs_on(),
             "input": opened.input.to_dict(),
+            "notices": [str(one.message) for one in said if issubclass(one.category, Notice)],
         }
 
 

@@ -75,6 +75,11 @@ def test_averaged_weights_are_named_and_every_command_takes_the_choice(folder: P
     assert rir(*build, "--weights", "ema").code == 0
     Path("engine/graph.onnx").replace("x.onnx")
     np.testing.assert_array_equal(kernel(), states["state_dict_ema"]["0.weight"].numpy())
+    timed = ("bench", "both.pth.tar", *network, "--rounds", "2", "--duration", "0.05", "--iterations", "3", "--json")
+    ran = rir(*timed)
+    assert ran.code == 0, ran.err
+    assert len(ran.json["notices"]) == 1
+    assert ran.err.count("also holds averaged weights") == 1
     refused = rir("bench", "both.pth.tar", *network, "--rounds", "1", "--weights", "emma")
     assert refused.code == 2
     assert "no weights under 'emma'" in refused.err
