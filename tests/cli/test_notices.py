@@ -131,3 +131,15 @@ def test_one_class_is_no_calibration(made: Made, rir: Runner, tmp_path: Path) ->
         assert ran.code == 5
         assert "all of one class" in ran.err
         assert not (tmp_path / "q.onnx").exists()
+
+
+def test_a_plan_takes_the_choice(tmp_path: Path) -> None:
+    from rir_deploy.errors import InputError
+    from rir_deploy.pipeline.plan import read_plan
+
+    plan = tmp_path / "deploy.toml"
+    plan.write_text('recipe = "digits"\ncheckpoint = "both.pth.tar"\nweights = "ema"\n')
+    assert read_plan(plan).weights == "ema"
+    plan.write_text('recipe = "digits"\nweights = 3\n')
+    with pytest.raises(InputError, match="weights must be a non-empty string"):
+        read_plan(plan)
