@@ -38,7 +38,8 @@ class Provenance:
 
     ``parents`` maps a role ("checkpoint", "onnx") to the sha256 of the file that played it; ``recipe`` is the
     preprocessing recipe as plain data (None where no recipe was involved); ``stages`` lists what was done, in order;
-    ``top1`` is the accuracy that the checkpoint records, a fraction (None where it records none).
+    ``top1`` is the accuracy that the checkpoint records, a fraction (None where it records none); ``weights`` is the
+    key of its weights where it holds several sets of them (None elsewhere, and then not written).
     """
 
     stages: tuple[str, ...] = ()
@@ -47,20 +48,19 @@ class Provenance:
     recipe: dict[str, Any] | None = None
     tool: str = ""
     top1: float | None = None
+    weights: str | None = None
 
     def to_json(self) -> str:
         """Canonical JSON, so that equal provenance gives equal bytes."""
-        return json.dumps(
-            {
-                "stages": list(self.stages),
-                "precision": self.precision,
-                "parents": self.parents,
-                "recipe": self.recipe,
-                "tool": self.tool,
-                "top1": self.top1,
-            },
-            sort_keys=True,
-        )
+        data = {
+            "stages": list(self.stages),
+            "precision": self.precision,
+            "parents": self.parents,
+            "recipe": self.recipe,
+            "tool": self.tool,
+            "top1": self.top1,
+        }
+        return json.dumps(data if self.weights is None else {**data, "weights": self.weights}, sort_keys=True)
 
     @staticmethod
     def from_json(text: str) -> Provenance:
@@ -74,6 +74,7 @@ class Provenance:
                 recipe=data["recipe"] if data["recipe"] is None else dict(data["recipe"]),
                 tool=str(data["tool"]),
                 top1=as_share(data.get("top1")),
+                weights=None if data.get("weights") is None else str(data["weights"]),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(

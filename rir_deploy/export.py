@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from rir_deploy.errors import BackendError, InputError
+from rir_deploy.errors import BackendError, InputError, RirDeployError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,6 +24,8 @@ MODULE_KEY = "rir_deploy.module"
 _SCOPES_KEY = "pkg.torch.onnx.name_scopes"
 # The newest opset that the parser of TensorRT 10.3 reads, the oldest TensorRT supported.
 DEFAULT_OPSET = 20
+_ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_NO_SYMBOL = re.compile(r"No ONNX function found for <OpOverload\(op='([\w.:]+)'")
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,9 @@ def export(module: nn.Module, options: ExportOptions) -> ir.Model:
             )
     except Exception as error:  # the tracer raises whatever the module does
         shape = "x".join(map(str, options.input_shape))
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"the model cannot be traced with an input of {shape}: {reason}") from error
+        raise InputError(
+            f"the model cannot be traced with an input of {shape}: {_cause(error)}{_advice(error, module)}"
+        ) from error
     finally:
         module.train(training)
     if program is None:
@@ -86,14 +90,46 @@ def export(module: nn.Module, options: ExportOptions) -> ir.Model:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter prints progress and warns of its own workings; what matters is raised."""
-    logging.disable(logging.WARNING)
+    """The exporter prints progress, warns of its own workings and dumps its graphs; what matters is raised."""
+    logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(logging.NOTSET)
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """An error and those that it was raised from, the first of them last."""
+    found = [error]
+    while (cause := found[-1].__cause__) is not None and cause not in found:
+        found.append(cause)
+    return found
+
+
+def _cause(error: Exception) -> str:
+    """What went wrong at first: the exporter wraps it into advice about itself."""
+    first = _chain(error)[-1]
+    text = _ESCAPES.sub("", str(first))
+    text = text.rpartition("## Exception summary")[2]  # where it wrapped something and does not say it in Python
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        return type(first).__name__
+    if missing := _NO_SYMBOL.search(lines[0]):
+        return f"ONNX has no form of the operator {missing[1]}"
+    return lines[0] if isinstance(first, RirDeployError) else f"{type(first).__name__}: {lines[0]}"
+
+
+def _advice(error: Exception, module: nn.Module) -> str:
+    """The way out, for the causes that have one."""
+    if any("DataDependent" in type(one).__name__ for one in _chain(error)):
+        return "; its forward branches on values of the input, which a graph cannot: write that with torch.where"
+    kinds = {str(p.dtype).removeprefix("torch.") for p in module.parameters() if p.is_floating_point()}
+    if kinds - {"float32"}:
+        held = ", ".join(sorted(kinds))
+        return f"; its parameters are {held}, and it is traced in float32: return model.float() from the factory"
+    return ""
 
 
 def _tidy(model: ir.Model) -> ir.Model:

@@ -14,13 +14,13 @@ import rir_deploy
 
 PACKAGE = Path(rir_deploy.__file__).parent
 # What each stage may import of this package beside itself: helpers and records, never another stage.
-HELPERS = {"errors", "artifacts", "onnx_file", "tensorrt_rules", "graph", "__init__"}
+HELPERS = {"errors", "notices", "artifacts", "onnx_file", "tensorrt_rules", "graph", "__init__"}
 STAGES = {
     # The floor: what it imports, every stage imports with it.
     "graph": {"errors"},
     "onnx_file": {"errors", "artifacts", "graph"},
     "models": {"errors", "artifacts"},
-    "data": {"errors", "artifacts"},
+    "data": {"errors", "notices", "artifacts"},
     "recipe": {"errors", "data"},
     "export": {"errors"},
     "embed": {"errors", "data"},

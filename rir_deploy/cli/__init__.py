@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import cast
+from typing import Any, cast
 
 import click
 
 from rir_deploy import __version__
-from rir_deploy.cli.common import run_command
+from rir_deploy.cli.common import notices, run_command
 
 # In the order of a deployment. A command not listed here does not exist.
 COMMANDS: dict[str, str] = {
@@ -41,6 +41,10 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         return cast(click.Command, importlib.import_module(COMMANDS[cmd_name]).command)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with notices():
+            return super().invoke(ctx)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -63,6 +63,7 @@ def _share(_ctx: click.Context, _param: click.Parameter, value: str | None) -> f
 @common.trust_option
 @common.recipe_option
 @common.model_option
+@common.weights_option
 @click.option("--baseline", type=click.Path(path_type=Path), metavar="FILE", help="Earlier --json output: the gate.")
 @click.option("--max-regression", callback=_share, metavar="SHARE", help="Allowed over the baseline. Default: 5%.")
 @click.option("--export-times", type=OutputPath(), metavar="FILE", help="Write every raw time as JSON.")
@@ -87,6 +88,7 @@ def command(
     trust: bool,
     recipe: str | None,
     factory: str | None,
+    weights: str | None,
     baseline: Path | None,
     max_regression: float | None,
     export_times: Path | None,
@@ -123,7 +125,9 @@ def command(
     )
     allowed = 0.05 if max_regression is None else max_regression
     gpu = GpuOptions(cuda_graph, runtime_cache, transfers=not no_data_transfers)
-    request = BenchRequest(engines, options, recipe, factory, channels_last, gpu, trust, baseline, allowed, names)
+    request = BenchRequest(
+        engines, options, recipe, factory, channels_last, gpu, trust, baseline, allowed, names, weights
+    )
     check_outputs(export_times, force=force)
     with common.progress(as_json) as progress:
         benched = bench_files(request, progress)

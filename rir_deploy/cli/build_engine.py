@@ -65,6 +65,7 @@ def _tensorrt_options(function: common.Function) -> common.Function:
 @_tensorrt_options
 @common.recipe_option
 @common.model_option
+@common.weights_option
 @common.data_option
 @calibration_options
 @click.option("--keep", multiple=True, metavar="REGEX", help=KEEP_HELP + " Goes with --int8.")
@@ -95,6 +96,7 @@ def command(
     strip_weights: bool,
     recipe: str | None,
     factory: str | None,
+    weights: str | None,
     data: str | None,
     keep: tuple[str, ...],
     reduced_range: bool,
@@ -134,6 +136,7 @@ def command(
         ),
         fold=not no_fold,
         command=common.command_line(),
+        weights=weights,
     )
     with common.progress(as_json) as progress:
         built = build_engine(request, output, force=force, progress=progress)

@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,6 +15,7 @@ import click
 
 from rir_deploy.cli.outputs import OutputPath, Role
 from rir_deploy.errors import InputError, RirDeployError, UsageError, unknown_name
+from rir_deploy.notices import Notice
 
 if TYPE_CHECKING:
     from rir_deploy.engines.base import BatchRange
@@ -23,6 +25,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Characters of an error, however long the names in it are.
 MAX_MESSAGE = 1000
+_NOTICES = "rir_deploy.notices"
 
 
 def _batches(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[int, ...]:
@@ -45,6 +48,11 @@ model_option = click.option(
     "factory",
     metavar="PKG.MOD:FACTORY",
     help="Build the network by calling this function. Runs that code; nothing else does.",
+)
+weights_option = click.option(
+    "--weights",
+    metavar="ema|model|KEY",
+    help="Which weights of a checkpoint that holds several: averaged, not averaged, or those under a key.",
 )
 trust_option = click.option(
     "--trust",
@@ -82,8 +90,30 @@ def progress(as_json: bool) -> Iterator[Progress]:
 
 
 def print_json(data: object) -> None:
-    """One object on stdout. NaN is not JSON: it is printed as null."""
+    """One object on stdout. NaN is not JSON: it is printed as null. Notices of the command are its "notices"."""
+    context = click.get_current_context(silent=True)
+    said = [] if context is None else context.find_root().meta.get(_NOTICES, [])
+    data = {**data, "notices": said} if said and isinstance(data, dict) else data
     click.echo(json.dumps(_finite(data), indent=2, allow_nan=False))
+
+
+@contextmanager
+def notices() -> Iterator[None]:
+    """Print every `Notice` once, and keep it for `print_json`."""
+    context, others = click.get_current_context().find_root(), warnings.showwarning
+    said = context.meta.setdefault(_NOTICES, [])
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if not issubclass(category, Notice):
+            others(message, category, *where, **more)
+        elif (text := printable(str(message))) not in said:
+            said.append(text)
+            warn(text)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", Notice)
+        warnings.showwarning = show
+        yield
 
 
 def _finite(data: object) -> object:
@@ -178,14 +208,14 @@ def _usage(error: click.UsageError) -> UsageError:
 
 
 def _fail(error: RirDeployError, arguments: list[str]) -> int:
-    message = _printable(str(error))
+    message = printable(str(error))
     click.echo(f"rir-deploy: error: {message}", err=True)
     if "--json" in arguments:
         print_json({"error": {"message": message, "exit_code": error.exit_code}})
     return error.exit_code
 
 
-def _printable(message: str) -> str:
+def printable(message: str) -> str:
     """One line of bearable length. Names in it come out of files: a terminal obeys what is not printable."""
     text = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in message)
     half = MAX_MESSAGE // 2

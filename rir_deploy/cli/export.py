@@ -15,6 +15,7 @@ from rir_deploy.cli.outputs import Command
 @common.output_option("ONNX file to write.")
 @common.recipe_option
 @common.model_option
+@common.weights_option
 @common.data_option
 @click.option("--image-size", callback=common.image_size, metavar="H[xW]", help="Size the network is traced for.")
 @click.option("--opset", type=click.IntRange(18, 23), default=20, show_default=True, help="ONNX opset to write.")
@@ -28,6 +29,7 @@ def command(
     output: Path,
     recipe: str | None,
     factory: str | None,
+    weights: str | None,
     data: str | None,
     image_size: tuple[int, int] | None,
     opset: int,
@@ -48,7 +50,16 @@ def command(
     from rir_deploy.pipeline.export import ExportRequest, export_file
 
     request = ExportRequest(
-        checkpoint, recipe, factory, image_size, data, opset, fold=not no_fold, embed=embed, check=not no_check
+        checkpoint,
+        recipe,
+        factory,
+        image_size,
+        data,
+        opset,
+        fold=not no_fold,
+        embed=embed,
+        check=not no_check,
+        weights=weights,
     )
     with common.progress(as_json) as progress:
         exported = export_file(request, output, force=force, progress=progress)

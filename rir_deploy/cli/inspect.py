@@ -15,15 +15,16 @@ _APART = ("layers", "items", "tensors", "members", "indices")
 
 @click.command("inspect", short_help="Say what a file is, what it costs, where it comes from.")
 @click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
+@common.weights_option
 @common.json_option
-def command(path: Path, as_json: bool) -> None:
+def command(path: Path, weights: str | None, as_json: bool) -> None:
     """Say what FILE is: an ONNX file, a checkpoint, the folder of an engine, a bundle or a range table.
 
     Layer by layer: the types that it reads, multiply-adds and stored bytes. A bundle is checked first, byte by byte.
     """
     from rir_deploy.pipeline.inspect import inspect_file
 
-    found = inspect_file(path)
+    found = inspect_file(path, weights)
     if as_json:
         common.print_json(found)
         return

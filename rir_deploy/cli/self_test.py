@@ -12,7 +12,7 @@ from rir_deploy.cli import common
 from rir_deploy.errors import GateError, UsageError
 
 if TYPE_CHECKING:
-    from rir_deploy.pipeline.self_test import Outcome, SelfTest
+    from rir_deploy.pipeline.self_test import Outcome, SelfTest, SelfTestRequest
 
 # What a bundle brings along; and what speaks of a candidate only.
 _BROUGHT = (
@@ -22,6 +22,8 @@ _BROUGHT = (
     "rtol",
     "min_agreement",
     "max_top1_drop",
+    "max_class_drop",
+    "min_sqnr_db",
     "batch",
     "margin",
     "trust",
@@ -29,8 +31,8 @@ _BROUGHT = (
     "flips",
     "force",
 )
-_OF_CANDIDATE = ("data", "factory", "simulate")
-_SPELT = {"factory": "model"}
+_OF_CANDIDATE = ("data", "factory", "weights", "simulate")
+_SPELT = {"factory": "model", "min_sqnr_db": "min_sqnr"}
 
 
 def check_alone(candidate: Path | None) -> None:
@@ -45,22 +47,15 @@ def check_alone(candidate: Path | None) -> None:
         )
 
 
-def run_self_test(
-    bundle: Path,
-    names: tuple[str, ...],
-    candidate: Path | None,
-    factory: str | None,
-    threads: int | None,
-    simulate: bool,
-    as_json: bool,
-) -> int:
-    from rir_deploy.pipeline.self_test import SelfTestRequest, self_test
+def run_self_test(request: SelfTestRequest, as_json: bool) -> int:
+    from rir_deploy.pipeline.self_test import self_test
     from rir_deploy.pipeline.sides import kind_of
 
-    if candidate is not None and names and kind_of(candidate) != "bundle":
+    candidate = request.candidate
+    if candidate is not None and request.names and kind_of(candidate) != "bundle":
         raise UsageError("--engine chooses from the bundle, and a CANDIDATE is not in it; leave one out")
     with common.progress(as_json) as progress:
-        tested = self_test(SelfTestRequest(bundle, names, candidate, factory, threads, simulate), progress)
+        tested = self_test(request, progress)
     if as_json:
         common.print_json(tested.to_dict())
     else:

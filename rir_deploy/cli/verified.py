@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rir_deploy.pipeline.verify import Verified
     from rir_deploy.verify.statistics import DropTest
 
-_FLIPS = 10
+_FLIPS, _CLASSES = 10, 10
 _SIDES = ("reference", "candidate")
 
 
@@ -29,14 +29,20 @@ def print_verified(verified: Verified) -> None:
         ("top-1", percent(accuracy.reference_top1), percent(accuracy.candidate_top1)),
         ("top-5", percent(accuracy.reference_top5), percent(accuracy.candidate_top5)),
     ]
-    title = f"verify: {accuracy.images} images of {verified.views.reference.source.name}"
+    repeated = "" if accuracy.distinct == accuracy.images else f" ({accuracy.distinct} distinct)"
+    title = f"verify: {accuracy.images} images{repeated} of {verified.views.reference.source.name}"
     print_table(title, ("", "reference", "candidate"), rows)
+    _print_classes(verified)
     _print_flips(verified)
     if verified.layers is not None:
         print_layers(verified.layers)
     for line in _lines(verified):
         common.say(line)
     label = " by simulation: the engine itself was not run" if verified.candidate["simulation"] else ""
+    doubts = verified.result.doubts
+    if doubts:
+        common.say(f"predictions prove nothing on these images: {'; '.join(doubts)}")
+        label += "; by the outputs alone, predictions cannot be judged" if verified.passed else ""
     common.say(f"parity {'passed' if verified.passed else 'FAILED'} (gate {verified.gate_name}){label}")
 
 
@@ -74,6 +80,7 @@ def _lines(verified: Verified) -> list[str]:
     accuracy, outputs, drop = verified.result.accuracy, verified.result.outputs, verified.result.drop
     lines = [f"agreement {percent(accuracy.agreement)}, {len(accuracy.flips)} flipped"]
     lines += [] if drop is None else _drop_lines(drop)
+    lines += _class_lines(verified)
     lines += [
         f"largest error {outputs.max_abs_error:.3g} ({outputs.max_relative_error:.1e} of the largest output "
         f"{outputs.max_abs_reference:.3g}), mean error {outputs.mean_abs_error:.3g}, SQNR {outputs.sqnr_db:.1f} dB",
@@ -87,15 +94,55 @@ def _lines(verified: Verified) -> list[str]:
     return lines
 
 
+def _class_lines(verified: Verified) -> list[str]:
+    """The class that lost most, if one did."""
+    worst = verified.result.worst_class
+    if worst is None or worst.drop <= 0.0:
+        return []
+    chance = (
+        "" if worst.is_lost(verified.gate.max_class_drop) else f", within {verified.gate.max_class_drop:g} or chance"
+    )
+    return [
+        f"worst class: recall of {verified.class_name(worst.label)} drops by {worst.drop:.1f} points (interval "
+        f"{worst.low:.1f} to {worst.high:.1f} for all classes together, p {worst.p:.2g}){chance}"
+    ]
+
+
 def _drop_lines(drop: DropTest) -> list[str]:
     lines = [
         f"top-1 drop {drop.drop:.2f} points, 95 % interval {drop.low:.2f} to {drop.high:.2f} (lost {drop.pairs.lost}, "
         f"gained {drop.pairs.gained}; McNemar's exact p {drop.mcnemar_p:.2g})"
     ]
+    if drop.verdict == "cannot be judged":
+        return [*lines, f"cannot be judged at a margin of {drop.margin:g} points"]
     if drop.verdict != "undecided":
         return [*lines, f"{drop.verdict} at a margin of {drop.margin:g} points"]
     needed = "no number of images would" if drop.images_needed is None else f"some {drop.images_needed:,} images would"
     return [*lines, f"undecided at a margin of {drop.margin:g} points: {needed} show it to be no worse"]
+
+
+def _print_classes(verified: Verified) -> None:
+    """Recall class by class, those that lost most first."""
+    from rir_deploy.report.console import percent, print_table
+
+    found = sorted(verified.result.recalls, key=lambda one: (-one.drop, one.label))
+    if not found:
+        return
+    rows = [
+        (
+            verified.class_name(one.label),
+            str(one.pairs.images),
+            percent(one.reference),
+            percent(one.candidate),
+            f"{one.drop:.1f}",
+            f"{one.low:.1f} to {one.high:.1f}",
+            f"{one.p:.2g}",
+        )
+        for one in found[:_CLASSES]
+    ]
+    some = f", the {_CLASSES} of {len(found)} that lost most" if len(found) > _CLASSES else ""
+    columns = ("class", "images", "reference", "candidate", "drop", "interval", "p")
+    print_table(f"recall by class, drops in points{some}", columns, rows)
 
 
 def _print_flips(verified: Verified) -> None:

@@ -36,6 +36,7 @@ def _bounds(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...
 @common.data_option
 @common.recipe_option
 @common.model_option
+@common.weights_option
 @click.option("--precision", metavar="NAME", help="Gate to judge by: fp32, fp16, int8. Default: the candidate's own.")
 @click.option("--atol", multiple=True, callback=_bounds, metavar="[OUTPUT=]X", help="Largest error of an output.")
 @click.option(
@@ -43,6 +44,8 @@ def _bounds(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...
 )
 @click.option("--min-agreement", type=float, help="Smallest share of equal predictions (0 to 1).")
 @click.option("--max-top1-drop", type=float, help="Largest loss of top-1 as measured, in points.")
+@click.option("--max-class-drop", type=float, help="Largest loss of a class's recall that is no chance, in points.")
+@click.option("--min-sqnr", "min_sqnr_db", type=float, metavar="DB", help="Smallest SQNR of the outputs (INT8).")
 @click.option("--margin", type=float, metavar="POINTS", help="Demand proof (95 %) that the true loss of top-1 is less.")
 @click.option("--batch", type=click.IntRange(1, 4096), default=32, show_default=True, help="Images a batch.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads of the runtimes.")
@@ -59,11 +62,14 @@ def command(
     data: str | None,
     recipe: str | None,
     factory: str | None,
+    weights: str | None,
     precision: str | None,
     atol: dict[str, float],
     rtol: dict[str, float],
     min_agreement: float | None,
     max_top1_drop: float | None,
+    max_class_drop: float | None,
+    min_sqnr_db: float | None,
     margin: float | None,
     batch: int,
     threads: int | None,
@@ -88,6 +94,7 @@ def command(
     PyTorch, traced, folded, FP16 or Q/DQ, engine.
     """
     from rir_deploy.cli.verified import print_verified
+    from rir_deploy.pipeline.self_test import SelfTestRequest
     from rir_deploy.pipeline.sides import kind_of
     from rir_deploy.pipeline.stages import StagesRequest, is_run
     from rir_deploy.pipeline.verify import VerifyRequest, verify_files
@@ -95,14 +102,16 @@ def command(
     run, checkpoint = (reference, None) if candidate is None else (candidate, reference)
     if is_run(run):
         own = (recipe, precision, *atol, *rtol, min_agreement, max_top1_drop, margin, flips, *names)
+        own += (max_class_drop, min_sqnr_db)
         if layers or simulate or force or trust or any(value is not None for value in own):
             raise UsageError(
-                "a run brings its own recipe and bounds: --data, --batch, --threads and --model go with it"
+                "a run brings its own recipe and bounds: --data, --batch, --threads, --model and --weights go with it"
             )
-        return _stages(StagesRequest(run, checkpoint, data, factory, batch, threads), as_json)
+        return _stages(StagesRequest(run, checkpoint, data, factory, batch, threads, weights), as_json)
     if kind_of(reference) == "bundle" and (data is None or candidate is None):
         check_alone(candidate)
-        return run_self_test(reference, names, candidate, factory, threads, simulate, as_json)
+        alone = SelfTestRequest(reference, names, candidate, factory, threads, simulate, weights)
+        return run_self_test(alone, as_json)
     if candidate is None or (names and kind_of(candidate) != "bundle"):
         raise UsageError(
             "name a REFERENCE and a CANDIDATE; only a bundle or a run stands alone, and --engine is of a bundle"
@@ -128,6 +137,9 @@ def command(
         margin,
         layers=layers,
         names=names,
+        weights=weights,
+        max_class_drop=max_class_drop,
+        min_sqnr_db=min_sqnr_db,
     )
     with common.progress(as_json) as progress:
         verified = verify_files(request, progress)

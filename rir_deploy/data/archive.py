@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rir_deploy.artifacts import sha256_file
 from rir_deploy.data.decode import MAX_FILE_BYTES, decode_image, is_image_name
-from rir_deploy.data.layout import read_layout
+from rir_deploy.data.layout import read_layout, skipped_note
 from rir_deploy.data.preprocess import Uint8Array
 from rir_deploy.errors import InputError
 
@@ -37,11 +37,14 @@ class ZipSource:
             raise InputError(f"'{path}' is not a zip file, or is truncated ({error})") from error
         for info in infos:
             _check_member(info, self.name)
-        images = [info for info in infos if _is_image(info)]
+        files = [info for info in infos if not info.is_dir() and not _is_hidden(info)]
+        images = [info for info in files if is_image_name(info.filename)]
+        self.note = skipped_note((info.filename for info in files if not is_image_name(info.filename)), self.name)
         layout = read_layout([info.filename for info in images], self.name)
         self._members = [images[index] for index in layout.order]
         self.classes = layout.classes
         self.labels = layout.labels
+        self.within = (layout.within, path.stem)
 
     def __len__(self) -> int:
         return len(self._members)
@@ -79,14 +82,13 @@ def _check_member(info: zipfile.ZipInfo, source: str) -> None:
         raise InputError(f"'{source}' is encrypted at '{name}'; give a zip without a password")
     if info.compress_type not in _METHODS:
         raise InputError(f"'{source}' compresses '{name}' by an unusual method; zip it with store or deflate")
-    if _is_image(info) and info.file_size > MAX_FILE_BYTES:
+    if is_image_name(info.filename) and info.file_size > MAX_FILE_BYTES:
         raise InputError(
             f"'{source}' is refused: its member '{name}' unpacks to {info.file_size} bytes, "
             f"over the limit of {MAX_FILE_BYTES}"
         )
 
 
-def _is_image(info: zipfile.ZipInfo) -> bool:
+def _is_hidden(info: zipfile.ZipInfo) -> bool:
     parts = info.filename.split("/")
-    skipped = any(part.startswith(".") for part in parts) or parts[0] == "__MACOSX"
-    return is_image_name(info.filename) and not skipped and not info.is_dir()
+    return any(part.startswith(".") for part in parts) or parts[0] == "__MACOSX"

@@ -61,6 +61,9 @@ class CifarSource:
         InputError: a file missing, empty, truncated or with a label out of range.
     """
 
+    within: tuple[str | None, str | None] = (None, None)
+    note: str | None = None
+
     def __init__(self, name: str, variant: _Variant, paths: Sequence[Path]) -> None:
         self.name = name
         self._paths = tuple(paths)

@@ -115,20 +115,66 @@ class Dataset:
 
 
 def _match_by_name(source: Source, classes: Sequence[str]) -> IntArray | None:
-    if source.labels is None or source.classes is None:
+    if source.labels is None:
+        return _only_class(source, classes)
+    if source.classes is None:
         return source.labels
+    return _numbers(source.name, source.classes, classes)[source.labels]
+
+
+def _only_class(source: Source, classes: Sequence[str]) -> IntArray | None:
+    """Labels of images that all lie in one folder: those of its class where it is called as one."""
+    inner, outer = source.within
+    for name in (inner, outer):
+        if name is not None and name in classes:
+            return np.full(len(source), list(classes).index(name), dtype=np.int64)
+    if inner is not None and inner.isdecimal() and int(inner) <= len(classes):
+        return np.full(len(source), _numbers(source.name, [inner], classes)[0], dtype=np.int64)
+    return None
+
+
+def _numbers(source: str, names: Sequence[str], classes: Sequence[str]) -> IntArray:
+    """The network's number of each of a source's classes."""
     number = {name: index for index, name in enumerate(classes)}
-    names: Sequence[str] = source.classes
     if not any(name in number for name in names) and all(name.isdecimal() for name in names):
-        # Folders named by class number.
-        return np.array([int(name) for name in names], dtype=np.int64)[source.labels]
+        return _folder_numbers(source, names, classes)
     for name in names:
         if name not in number:
             raise InputError(
-                f"'{source.name}' has the class '{name}', which the recipe does not "
+                f"'{source}' has the class '{name}', which the recipe does not "
                 f"(known: {', '.join(classes)}); rename it or choose another recipe"
             )
-    return np.array([number[name] for name in names], dtype=np.int64)[source.labels]
+    return np.array([number[name] for name in names], dtype=np.int64)
+
+
+def _folder_numbers(source: str, names: Sequence[str], classes: Sequence[str]) -> IntArray:
+    """Class folders that are called by number, not by name.
+
+    Where the recipe's classes are numbers, they are names ("01" is "1"). Otherwise a number counts from 0 only where
+    there is a 0: without one, it cannot be told from another count, and every label may be off by one.
+    """
+    values = [int(name) for name in names]
+    if len(set(values)) < len(values):
+        raise InputError(f"'{source}' has class folders of one number ({', '.join(names)}); put them into one")
+    number = {name: index for index, name in enumerate(classes)}
+    if all(str(value) in number for value in values):
+        return np.array([number[str(value)] for value in values], dtype=np.int64)
+    if 0 not in values:
+        raise InputError(
+            f"'{source}' has class folders called by number ({_few(names)}), and it cannot be told from where they "
+            f"count: from 0 they are {_reading(values, classes, 0)}, from 1 {_reading(values, classes, 1)}; rename "
+            "them to the classes of the recipe"
+        )
+    return np.array(values, dtype=np.int64)
+
+
+def _reading(values: Sequence[int], classes: Sequence[str], first: int) -> str:
+    places = [value - first for value in sorted(values)]
+    return _few([classes[at] if 0 <= at < len(classes) else "no class" for at in places])
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
 
 
 def _check_labels(labels: IntArray | None, limit: int, source: Source) -> None:

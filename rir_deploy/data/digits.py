@@ -25,6 +25,8 @@ class DigitsSource:
     """
 
     classes: tuple[str, ...] | None = tuple("0123456789")
+    within: tuple[str | None, str | None] = (None, None)
+    note: str | None = None
 
     def __init__(self, split: Split) -> None:
         self.name = "digits" if split == "all" else f"digits:{split}"

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from rir_deploy.data.decode import MAX_FILE_BYTES, decode_image, is_image_name
-from rir_deploy.data.layout import read_layout
+from rir_deploy.data.layout import read_layout, skipped_note
 from rir_deploy.data.preprocess import Uint8Array
 from rir_deploy.errors import InputError
 
@@ -26,11 +26,13 @@ class FolderSource:
     def __init__(self, root: Path) -> None:
         self.name = str(root)
         self._root = root
-        names = _image_names(root)
+        names, skipped = _file_names(root)
+        self.note = skipped_note(skipped, self.name)
         layout = read_layout(names, self.name)
         self._names = [names[index] for index in layout.order]
         self.classes = layout.classes
         self.labels = layout.labels
+        self.within = (layout.within, root.absolute().name)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -64,17 +66,20 @@ class FolderSource:
         return data
 
 
-def _image_names(root: Path) -> list[str]:
+def _file_names(root: Path) -> tuple[list[str], list[str]]:
+    """Relative names of the images and of all other files, hidden ones left out."""
+
     def fail(error: OSError) -> None:
         raise InputError(f"cannot read the folder '{error.filename}': {error.strerror}") from error
 
-    names = []
+    names: list[str] = []
+    others: list[str] = []
     for folder, folders, files in os.walk(root, onerror=fail, followlinks=True):
         relative = Path(folder).relative_to(root)
         # A link to a folder above would go round for ever.
         deep = len(relative.parts) >= _MAX_DEPTH
         folders[:] = [] if deep else sorted(name for name in folders if not name.startswith("."))
         for name in files:
-            if is_image_name(name) and not name.startswith("."):
-                names.append((relative / name).as_posix())
-    return names
+            if not name.startswith("."):
+                (names if is_image_name(name) else others).append((relative / name).as_posix())
+    return names, others

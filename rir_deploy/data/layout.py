@@ -2,14 +2,17 @@
 
 1. ``class/file``: one class a folder; sorted folder names are the class numbers.
 2. ``file``: no labels.
-3. Folders that everything lies in (``cifar10/class/file``, ``photos/file``) are looked through.
+3. Folders that everything lies in (``cifar10/class/file``, ``photos/file``) are looked through. The last of them may be
+   the only class that there is, which shows where the names of the classes are known.
 Any other shape is refused, since a guess would shift class numbers silently.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
@@ -26,11 +29,13 @@ class Layout:
         order: positions in the list of names that was given, one an image.
         classes: sorted class names, or None for a flat tree.
         labels: (N,) int64, or None for a flat tree.
+        within: the folder that all images of a flat tree lie in, or None.
     """
 
     order: tuple[int, ...]
     classes: tuple[str, ...] | None
     labels: npt.NDArray[np.int64] | None
+    within: str | None = None
 
 
 def read_layout(names: Sequence[str], source: str) -> Layout:
@@ -51,7 +56,7 @@ def read_layout(names: Sequence[str], source: str) -> Layout:
     inner = [parts[index][top:] for index in order]
     depths = {len(part) for part in inner}
     if depths == {1}:
-        return Layout(order, None, None)
+        return Layout(order, None, None, parts[0][top - 1] if top else None)
     if depths != {2}:
         raise InputError(
             f"'{source}' mixes images at several depths or nests folders inside classes; "
@@ -68,3 +73,16 @@ def _common_depth(parts: Sequence[tuple[str, ...]]) -> int:
     while len({part[depth] for part in parts}) == 1 and all(len(part) > depth + 1 for part in parts):
         depth += 1
     return depth
+
+
+def skipped_note(names: Iterable[str], source: str) -> str | None:
+    """What to say of files that are not read as images: how many, of which suffixes."""
+    kinds = Counter(PurePosixPath(name).suffix.lower() or "no suffix" for name in names)
+    if not kinds:
+        return None
+    total = sum(kinds.values())
+    listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(8))
+    more = ", ..." if len(kinds) > 8 else ""
+    return (
+        f"{total} file{'s' if total > 1 else ''} of '{source}' {'are' if total > 1 else 'is'} not read: {listed}{more}"
+    )

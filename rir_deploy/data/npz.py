@@ -16,6 +16,10 @@ from rir_deploy.errors import InputError
 
 # The arrays are held in memory.
 MAX_ARRAY_BYTES = 4 * 2**30
+# Photos hardly get smaller, drawings by ten; deflate's own limit is 1032. Small arrays may be as empty as they like.
+MAX_INFLATION, SMALL_BYTES = 100, 2**28
+# zipfile bounds what one read inflates for these two only.
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 class NpzSource:
@@ -26,6 +30,8 @@ class NpzSource:
     """
 
     classes: tuple[str, ...] | None = None
+    within: tuple[str | None, str | None] = (None, None)
+    note: str | None = None
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)
@@ -76,11 +82,23 @@ def _check_sizes(path: Path) -> None:
                     f"'{path}' holds '{info.filename}' of {info.file_size} bytes, over the limit of "
                     f"{MAX_ARRAY_BYTES}; give a folder or a zip of images, which are streamed"
                 )
+            _check_packing(info, path)
             with archive.open(info) as member:
                 shape, dtype = _read_header(member)
                 declared = math.prod(shape) * dtype.itemsize
                 if not dtype.hasobject and declared != info.file_size - member.tell():
                     raise InputError(f"'{path}' is malformed: the size of '{info.filename}' is not that of its shape")
+
+
+def _check_packing(info: zipfile.ZipInfo, path: Path) -> None:
+    """Refuse an array that a few bytes inflate to, before a byte of it is inflated."""
+    if info.compress_type not in _METHODS:
+        raise InputError(f"'{path}' compresses '{info.filename}' by an unusual method; save it with numpy.savez")
+    if info.file_size > max(SMALL_BYTES, MAX_INFLATION * info.compress_size):
+        raise InputError(
+            f"'{path}' is refused: the {info.compress_size} bytes of '{info.filename}' inflate to {info.file_size}; "
+            "save it with numpy.savez, without compression"
+        )
 
 
 def _read_header(member: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:

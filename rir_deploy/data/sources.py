@@ -39,6 +39,15 @@ class Source(Protocol):
     def labels(self) -> npt.NDArray[np.int64] | None:
         """(N,), counted from 0, where the source has them."""
 
+    @property
+    def within(self) -> tuple[str | None, str | None]:
+        """Of images without labels: the folder in the source that all lie in, and the source's own name; either may be
+        their class. None where there is none."""
+
+    @property
+    def note(self) -> str | None:
+        """What to know of the source: how many files of it are not read, and of which kinds."""
+
     def __len__(self) -> int: ...
 
     def image(self, index: int) -> Uint8Array:

@@ -21,9 +21,11 @@ from rir_deploy.errors import InputError
 from rir_deploy.models import layout_cifar100, layout_pytorchcv
 from rir_deploy.models.checks import check_keys
 from rir_deploy.models.config import RiRConfig
+from rir_deploy.models.fit import check_fit, is_counter
 from rir_deploy.models.layouts import ForeignModel, Layout
 from rir_deploy.models.rir import RiR
-from rir_deploy.models.tensor_files import TensorFile, check_fit, is_counter, read_tensors
+from rir_deploy.models.tensor_files import TensorFile, read_tensors
+from rir_deploy.models.weight_sets import levels
 
 METADATA_KEY = "rir_deploy.checkpoint"
 FORMAT_VERSION = 1
@@ -47,13 +49,18 @@ class CheckpointRecord:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A checkpoint's network in eval mode on the CPU, with what the file says of it."""
+    """A checkpoint's network in eval mode on the CPU, with what the file says of it.
+
+    ``weights`` and ``note`` are those of `TensorFile`.
+    """
 
     model: RiR
     config: RiRConfig
     layout: Layout
     accuracy: dict[str, Any] | None
     recipe: dict[str, Any] | None
+    weights: str | None = None
+    note: str | None = None
 
 
 def save_checkpoint(path: Path, model: RiR, *, record: CheckpointRecord | None = None, force: bool = False) -> None:
@@ -74,27 +81,31 @@ def save_checkpoint(path: Path, model: RiR, *, record: CheckpointRecord | None =
         save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(header, sort_keys=True)})
 
 
-def load_checkpoint(path: Path, image_size: tuple[int, int] | None = None) -> LoadedModel:
+def load_checkpoint(path: Path, image_size: tuple[int, int] | None = None, weights: str | None = None) -> LoadedModel:
     """The network in ``path``: our own format or a foreign layout, told apart by content.
 
     Args:
         path: a .safetensors file, or a PyTorch file of plain tensors.
         image_size: (height, width) in pixels; by default the recorded one, 32x32 for a foreign layout.
+        weights: which of several sets of weights is meant: "model", "ema" (averaged) or a key.
 
     Raises:
-        UsageError: no such file, or an unknown suffix.
+        UsageError: no such file, an unknown suffix, or no such weights.
         InputError: the content is malformed, fits no known layout, or is not finite.
     """
-    file = read_tensors(path)
+    file = read_tensors(path, weights)
     if METADATA_KEY in file.metadata:
         return _load_own(path, file, image_size)
-    shapes = {name: tuple(tensor.shape) for name, tensor in file.tensors.items()}
-    for layout in _FOREIGN:
-        if layout.matches(shapes):
-            return _load_foreign(path, file, layout.read(shapes, image_size or FOREIGN_IMAGE_SIZE))
+    for names in levels({name: name for name in file.tensors}):
+        tensors = {name: file.tensors[whole] for name, whole in names.items()}
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        for layout in _FOREIGN:
+            if layout.matches(shapes):
+                foreign = layout.read(shapes, image_size or FOREIGN_IMAGE_SIZE)
+                return _load_foreign(path, replace(file, tensors=tensors), foreign)
     raise InputError(
         f"'{path}' is neither an rir-deploy checkpoint nor a pytorchcv or pytorch-cifar100 RiR state dict "
-        f"(its first name is '{next(iter(shapes), '')}'); give the network itself as package.module:factory"
+        f"(its first name is '{next(iter(file.tensors), '')}'); give the network itself as package.module:factory"
     )
 
 
@@ -129,7 +140,8 @@ def _load_foreign(path: Path, file: TensorFile, foreign: ForeignModel) -> Loaded
     names = {name: foreign.foreign_name(name) for name in expected}
     check_fit(path, file.tensors, {names[name]: tensor for name, tensor in expected.items()})
     tensors = {name: file.tensors[theirs] for name, theirs in names.items() if theirs in file.tensors}
-    return LoadedModel(build_with(foreign.config, tensors), foreign.config, foreign.layout, None, None)
+    network = build_with(foreign.config, tensors)
+    return LoadedModel(network, foreign.config, foreign.layout, None, None, file.weights, file.note)
 
 
 def expected_state(config: RiRConfig) -> dict[str, Tensor]:

@@ -11,29 +11,34 @@ from pathlib import Path
 from torch import nn
 
 from rir_deploy.errors import UsageError
-from rir_deploy.models.tensor_files import check_fit, read_tensors
+from rir_deploy.models.fit import fitted
+from rir_deploy.models.tensor_files import TensorFile, read_tensors
 
 
-def load_factory(spec: str, weights: Path | None = None) -> nn.Module:
-    """Call "package.module:factory", load ``weights`` into the network it returns, switch that to eval mode.
+def load_factory(
+    spec: str, checkpoint: Path | None = None, weights: str | None = None
+) -> tuple[nn.Module, TensorFile | None]:
+    """Call "package.module:factory", load ``checkpoint`` into the network it returns, switch that to eval mode.
 
-    Modules of the current folder are found too, after the installed ones. ``weights`` is read as by
-    `read_tensors`: no code in it runs.
+    Modules of the current folder are found too, after the installed ones. ``checkpoint`` is read as by
+    `read_tensors`, which ``weights`` is for too: no code in it runs.
+
+    Returns:
+        The network, and the file that was loaded into it.
 
     Raises:
         UsageError: the spec is malformed, its module or factory is missing or fails, or it returns no module.
-        InputError: ``weights`` is malformed or does not fit the module.
+        InputError: ``checkpoint`` is malformed or does not fit the module.
     """
     with _current_folder_importable():
         model = _call(spec)
     if not isinstance(model, nn.Module):
         raise UsageError(f"'{spec}' returned {type(model).__name__}, not a torch.nn.Module; return the model")
-    if weights is not None:
-        tensors = read_tensors(weights).tensors
+    file = None if checkpoint is None else read_tensors(checkpoint, weights)
+    if checkpoint is not None and file is not None:
         expected = model.state_dict()
-        check_fit(weights, tensors, expected)
-        model.load_state_dict({**expected, **tensors})
-    return model.eval()
+        model.load_state_dict({**expected, **fitted(checkpoint, file.tensors, expected)})
+    return model.eval(), file
 
 
 def _call(spec: str) -> object:

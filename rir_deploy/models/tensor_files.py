@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,28 +12,39 @@ from torch import Tensor
 
 from rir_deploy.errors import InputError, UsageError
 from rir_deploy.models.suffixes import TORCH_SUFFIXES
+from rir_deploy.models.torch_files import read_torch
+from rir_deploy.models.weight_sets import choose_set, clean_names, no_weights, passed_over, weight_sets
 
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
-_PREFIXES = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every name
-_LISTED = 8
+# Our own files have no prefixes: a training's state holds more than one network's names.
+_OWN = "rir_deploy."
 
 
 @dataclass(frozen=True)
 class TensorFile:
-    """Named tensors on the CPU, and the file's own string metadata (empty for a PyTorch file)."""
+    """Named tensors on the CPU, and the file's own string metadata (empty for a PyTorch file).
+
+    ``weights`` is the key that they lie under where the file holds several sets of weights, ``note`` what is to be said
+    of others that were left aside.
+    """
 
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
+    weights: str | None = None
+    note: str | None = None
 
 
-def read_tensors(path: Path) -> TensorFile:
+def read_tensors(path: Path, weights: str | None = None) -> TensorFile:
     """The tensors of a safetensors file, or of a PyTorch file that holds plain tensors only.
 
-    A PyTorch file may hold the state dict itself or under "state_dict", "model_state_dict", "model" or "net".
-    Every tensor is dense and backed by data in the file, every float finite also as float32.
+    A PyTorch file may hold the state dict itself or under a key; prefixes that all names share are taken off. Every
+    tensor is dense and backed by data in the file, every float finite also as float32. Tensors that share their data
+    (tied weights) are there under each of their names.
+
+    Args:
+        weights: which of several sets of weights is meant: "model", "ema" (averaged) or a key.
 
     Raises:
-        UsageError: no such file, or its suffix is not known.
+        UsageError: no such file, or its suffix is not known; ``weights`` names no set, or more than one is there.
         InputError: the file is corrupt, holds anything but plain tensors, or a value that is not finite.
     """
     if not path.is_file():
@@ -43,89 +52,40 @@ def read_tensors(path: Path) -> TensorFile:
     if path.suffix == ".safetensors":
         file = _read_safetensors(path)
     elif path.suffix in TORCH_SUFFIXES:
-        file = TensorFile(_without_prefix(_state_dict(path, _read_torch(path))), {})
+        file = TensorFile({}, {})
     else:
         known = ", ".join((".safetensors", *TORCH_SUFFIXES))
         raise UsageError(f"'{path}' has an unknown suffix for a checkpoint; use one of {known}")
+    if not any(key.startswith(_OWN) for key in file.metadata):
+        content = file.tensors if path.suffix == ".safetensors" else read_torch(path)
+        file = _chosen(path, content, file.metadata, weights)
+    elif weights is not None:
+        raise UsageError(f"'{path}' holds one set of weights, and --weights chooses among several; leave it out")
     _check_sizes(path, file.tensors)
-    for name, tensor in file.tensors.items():
-        _check_values(path, name, tensor)
+    _check_values(path, file.tensors)
     return file
 
 
-def check_fit(path: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """Raise one InputError that lists what is missing, unexpected or of the wrong shape or kind.
-
-    ``num_batches_tracked`` may be missing: PyTorch before 0.4.1 did not write it and inference does not
-    read it.
-    """
-    problems = [f"missing {name}" for name in expected if name not in found and not is_counter(name)]
-    problems += [f"unexpected {name}" for name in found if name not in expected]
-    problems += [
-        f"{name} is {_describe(found[name])} where {_describe(tensor)} is expected"
-        for name, tensor in expected.items()
-        if name in found and _describe(found[name]) != _describe(tensor)
-    ]
-    if problems:
-        more = f"; and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
-        listed = "; ".join(problems[:_LISTED])
-        raise InputError(f"the tensors of '{path}' do not fit the model: {listed}{more}")
-
-
-def _describe(tensor: Tensor) -> str:
-    return f"{'float' if tensor.is_floating_point() else 'integer'} {list(tensor.shape)}"
-
-
-def is_counter(name: str) -> bool:
-    """Whether ``name`` is the step counter of a batch norm, which inference does not read."""
-    return name.endswith("num_batches_tracked")
+def _chosen(path: Path, content: object, metadata: dict[str, str], weights: str | None) -> TensorFile:
+    sets = weight_sets(content)
+    if not sets:
+        raise no_weights(path, content)
+    taken = choose_set(path, sets, weights)
+    note = passed_over(sets, taken, weights)
+    key = None if len(sets) == 1 else taken.key or "model"
+    return TensorFile(clean_names(taken.tensors), metadata, key, None if note is None else f"'{path}' {note}")
 
 
 def _read_safetensors(path: Path) -> TensorFile:
     try:
         with safe_open(path, framework="pt") as file:
-            names = file.keys()
-            return TensorFile({name: file.get_tensor(name) for name in names}, file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+            metadata = file.metadata() or {}
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"'{path}' is not a readable safetensors file ({error}); copy it again") from error
-
-
-def _read_torch(path: Path) -> object:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickles that it may not read: it says so where it does not
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a hostile or broken pickle can raise almost anything
-        # Around the reason stands advice, to load it unsafely first of all.
-        told = [part.strip() for part in str(error).split("\n\n") if part.strip() and "documentation of" not in part]
-        reason = told[-1].splitlines()[0] if told else type(error).__name__
-        raise InputError(
-            f"'{path}' is corrupt or holds more than plain tensors ({reason[:160]}); where you trust it, "
-            "load it and save model.state_dict() alone"
-        ) from error
-
-
-def _state_dict(path: Path, content: object) -> dict[str, Tensor]:
-    if isinstance(content, Mapping) and not _all_tensors(content):
-        inner = [content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)]
-        content = inner[0] if inner else content
-    if not isinstance(content, Mapping) or not content or not _all_tensors(content):
-        raise InputError(
-            f"'{path}' holds no state dict (names to tensors), neither bare nor under "
-            f"{', '.join(_WRAPPERS)}; save model.state_dict()"
-        )
-    return {str(name): tensor for name, tensor in content.items()}
-
-
-def _all_tensors(content: Mapping[Any, Any]) -> bool:
-    return all(isinstance(value, Tensor) for value in content.values())
-
-
-def _without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return tensors
+    # safetensors.torch.save_model leaves tied weights out, and notes the name that they are under.
+    tied = {name: tensors[kept] for name, kept in metadata.items() if name not in tensors and kept in tensors}
+    return TensorFile({**tensors, **tied}, metadata)
 
 
 def _check_sizes(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -133,17 +93,32 @@ def _check_sizes(path: Path, tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
             raise InputError(f"{name} in '{path}' is not a plain dense tensor; save it as one")
-    claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    claimed = sum(tensor.numel() * tensor.element_size() for tensor in _distinct(tensors).values())
     if claimed > path.stat().st_size:
         raise InputError(f"the tensors of '{path}' claim {claimed} bytes, more than it has; save it again")
 
 
-def _check_values(path: Path, name: str, tensor: Tensor) -> None:
-    if not tensor.is_floating_point():
-        return
-    # float32 is what they are used as: a float64 beyond its range is as bad as an infinity.
-    values = tensor.to(torch.float32)
-    if not bool(torch.isfinite(values).all()):
-        raise InputError(f"{name} in '{path}' holds NaN or infinite values; use an earlier checkpoint")
-    if name.endswith("running_var") and bool((values < 0).any()):
-        raise InputError(f"{name} in '{path}' holds negative variances; use an undamaged copy")
+def _distinct(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without the further names of tensors that are the same data: tied weights are stored, and checked, once."""
+    seen: dict[tuple[object, ...], str] = {}
+    for name, tensor in tensors.items():
+        seen.setdefault(view_of(tensor), name)
+    return {name: tensors[name] for name in seen.values()}
+
+
+def view_of(tensor: Tensor) -> tuple[object, ...]:
+    """What two tensors have in common that are the same data."""
+    if tensor.numel() == 0:
+        return (id(tensor),)
+    return (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
+
+
+def _check_values(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in _distinct(tensors).items():
+        # float32 is what they are used as: a float64 beyond its range is as bad as an infinity.
+        values = tensor.to(torch.float32)
+        if tensor.is_floating_point() and not bool(torch.isfinite(values).all()):
+            raise InputError(f"{name} in '{path}' holds NaN or infinite values; use an earlier checkpoint")
+    for name, tensor in tensors.items():
+        if name.endswith("running_var") and tensor.is_floating_point() and bool((tensor < 0).any()):
+            raise InputError(f"{name} in '{path}' holds negative variances; use an undamaged copy")

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from rir_deploy.artifacts import atomic_file
 from rir_deploy.errors import InputError, UsageError
 from rir_deploy.models.checks import check_keys
-from rir_deploy.models.tensor_files import check_fit, read_tensors
+from rir_deploy.models.fit import check_fit
+from rir_deploy.models.tensor_files import read_tensors
 
 METADATA_KEY = "rir_deploy.training"
 _MODEL, _MOMENTUM = "model.", "momentum."

@@ -33,6 +33,7 @@ class BenchRequest:
         names: graphs and engines to time of the bundles; none for all engines, or the graphs of one without any.
         recipe: gives the image size where a model leaves it open.
         factory: "package.module:factory" for checkpoints of a foreign network.
+        weights: chooses among several sets of weights in a checkpoint: "model", "ema" or a key.
         channels_last: time every checkpoint a second time, in PyTorch's channels-last layout.
         gpu: how TensorRT and TensorRT-RTX run their engines.
         trust: load engines whatever their manifests say.
@@ -50,6 +51,7 @@ class BenchRequest:
     baseline: Path | None = None
     max_regression: float = 0.05
     names: tuple[str, ...] = ()
+    weights: str | None = None
 
     def __post_init__(self) -> None:
         if not self.engines:
@@ -155,6 +157,7 @@ def _run_rounds(trials: list[Trial], request: BenchRequest, options: BenchOption
         "streams": options.streams,
         "image": image,
         "factory": request.factory,
+        "weights": request.weights,
         "trust": request.trust,
         **request.gpu.calls,
         "runtime_cache": None if request.gpu.runtime_cache is None else str(request.gpu.runtime_cache),

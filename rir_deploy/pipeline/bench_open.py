@@ -110,7 +110,7 @@ def _open_checkpoint(job: Job, image: ImageShape | None) -> Opened:
     from rir_deploy.pipeline.checkpoints import load_module
 
     imported, held = time.perf_counter(), held_mb()
-    loaded = load_module(Path(job["path"]), job.get("factory"))
+    loaded = load_module(Path(job["path"]), job.get("factory"), weights=job.get("weights"))
     streams = _streams(job) or job["threads"]
     torch.set_num_threads(max(1, job["threads"] // streams))  # each caller has threads of its own
     shape = loaded.input_shape or image or (None, None, None)

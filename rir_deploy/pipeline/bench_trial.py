@@ -14,6 +14,7 @@ from rir_deploy.bench.process import Job, run_job
 from rir_deploy.bench.rows import BenchRow
 from rir_deploy.bench.summary import LatencyRecord, percentile_of, summarize
 from rir_deploy.errors import BackendError, RirDeployError
+from rir_deploy.notices import notice
 from rir_deploy.pipeline.bench_contenders import Contender
 
 WORKER = "rir_deploy.pipeline.bench_worker"
@@ -54,7 +55,10 @@ def take_turn(trial: Trial, shared: dict[str, Any]) -> None:
         "channels_last": contender.channels_last,
     }
     try:
-        trial.answers.append(run_job(WORKER, job, f"'{contender.name}' at batch {batch}"))
+        answer = run_job(WORKER, job, f"'{contender.name}' at batch {batch}")
+        for text in answer.pop("notices", []):
+            notice(text)
+        trial.answers.append(answer)
     except BackendError as error:
         trial.error = BackendError(str(error).replace(str(contender.path), contender.name))
         trial.answers.clear()  # half of its rounds would not have seen what the others' have

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from dataclasses import asdict
 
 from rir_deploy.bench.latency import Samples, time_callable
@@ -16,6 +17,7 @@ from rir_deploy.bench.options import PIPELINED, BenchOptions
 from rir_deploy.bench.pipelined import time_pipelined
 from rir_deploy.bench.process import Job, serve
 from rir_deploy.engines.gpu_options import GpuTimes
+from rir_deploy.notices import Notice
 from rir_deploy.pipeline.bench_open import open_contender
 
 try:
@@ -33,14 +35,14 @@ def work(job: Job) -> Job:
 
     The job: ``path``, ``kind`` ("engine", "onnx", "checkpoint"), ``batch``, ``threads``, ``options`` (a
     `BenchOptions` as plain data), ``mode``, and optionally ``streams`` (when pipelined), ``image`` ([C, H, W], where
-    the model does not say), ``factory`` and ``channels_last`` (checkpoints), ``trust``, ``cuda_graph``,
+    the model does not say), ``factory``, ``weights`` and ``channels_last`` (checkpoints), ``trust``, ``cuda_graph``,
     ``runtime_cache`` and ``transfers`` (engines).
 
     Raises:
         RirDeployError: of the class that the loaders raise.
     """
     options = BenchOptions.from_dict(job["options"])
-    with open_contender(job) as opened:
+    with warnings.catch_warnings(record=True) as said, open_contender(job) as opened:
         before, began = _preemptions(), time.perf_counter()
         if job["mode"] == PIPELINED:
             samples = time_pipelined(opened.run, opened.streams, options)
@@ -56,6 +58,7 @@ def work(job: Job) -> Job:
             "gpu_ms": _gpu_ms(opened.gpu_times, samples),
             "runs_on": opened.runs_on(),
             "input": opened.input.to_dict(),
+            "notices": [str(one.message) for one in said if issubclass(one.category, Notice)],
         }
 
 

@@ -71,6 +71,7 @@ class BuildRequest:
     tensorrt: TensorRtOptions = TensorRtOptions()
     fold: bool = True
     command: str = ""
+    weights: str | None = None
 
 
 @dataclass(frozen=True)
@@ -219,7 +220,7 @@ def _graph(request: BuildRequest, progress: Progress) -> tuple[ir.Model, dict[st
         raise UsageError(f"'{request.source}' is an engine already; name the checkpoint or ONNX file to build from")
     if kind_of(request.source) == "checkpoint":
         exported = export_model(
-            ExportRequest(request.source, request.recipe, request.factory, fold=request.fold),
+            ExportRequest(request.source, request.recipe, request.factory, fold=request.fold, weights=request.weights),
             progress,
         )
         return exported.model, exported.provenance.parents

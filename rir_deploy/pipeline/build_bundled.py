@@ -47,8 +47,8 @@ def _check_replaced(output: Path) -> None:
 
 
 def _check(request: BuildRequest) -> None:
-    if request.calibration.is_given or changes_int8(request) or request.factory is not None:
+    if request.calibration.is_given or changes_int8(request) or (request.factory or request.weights) is not None:
         raise UsageError(
             f"the graphs of the bundle '{request.source}' are quantised already: leave out --data, --ranges, "
-            "--samples, --method, --percentile, --keep, --max-drop, --reduced-range and --model"
+            "--samples, --method, --percentile, --keep, --max-drop, --reduced-range, --model and --weights"
         )

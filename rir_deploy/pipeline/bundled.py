@@ -21,6 +21,7 @@ def open_any(
     threads: int | None = None,
     simulate: bool = False,
     trust: bool = False,
+    weights: str | None = None,
 ) -> Iterator[tuple[Side, Path]]:
     """A side, as `open_side` does, and where its files are: of a bundle the graph or engine that ``names`` says.
 
@@ -32,7 +33,8 @@ def open_any(
         UsageError, InputError, BackendError: as `open_side` does.
     """
     if kind_of(path) != "bundle":
-        with open_side(path, model=model, threads=threads, simulate=simulate, trust=trust) as side:
+        reading = {"model": model, "weights": weights}
+        with open_side(path, threads=threads, simulate=simulate, trust=trust, **reading) as side:
             yield side, path
         return
     with open_bundle(path) as bundle:

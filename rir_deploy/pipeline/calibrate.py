@@ -20,7 +20,7 @@ from rir_deploy.errors import InputError, UsageError, unknown_name
 from rir_deploy.onnx_file import graph_sha256, save_onnx
 from rir_deploy.pipeline.batching import in_batches
 from rir_deploy.pipeline.images import Images, choose_images
-from rir_deploy.pipeline.plausible import FEW, check_images
+from rir_deploy.pipeline.plausible import FEW, check_images, repeated_images
 from rir_deploy.pipeline.progress import Progress, silent
 from rir_deploy.pipeline.sources import open_dataset
 from rir_deploy.quantize import (
@@ -144,6 +144,8 @@ def calibrate_int8(
         return Tuned(table, rounded, Candidate(table.method, "given", bool(table.exponents)))
     images = open_images(model, recipe, request)
     warnings = check_images(model, images.dataset, images.indices, request.expect_top1, open_session)
+    repeated = repeated_images(images.dataset, images.indices)
+    warnings = warnings if repeated is None else (*warnings, repeated)
     rounding = request.rounding or "gptq"
     ways = request.equalize, request.correct_bias, request.bits, request.split_identity
     wanted = TuneOptions(images.options.method, images.options.percentile, rounding, *ways)

@@ -92,5 +92,10 @@ def read_evaluation(recipe: Recipe, request: SearchRequest, progress: Progress =
     dataset = open_dataset(request.eval_data, recipe, "train")
     if dataset.labels is None:
         raise InputError(f"'{request.eval_data}' has no labels: a drop of top-1 is measured on labelled images")
+    if len(np.unique(dataset.labels)) < 2:
+        raise InputError(
+            f"the images of '{request.eval_data}' are all of one class: what is lost on the others would not show; "
+            "name images of all classes"
+        )
     digests = image_digests(dataset, progress=lambda done, total: progress("reading evaluation images", done, total))
     return Evaluation(dataset, request.max_drop, digests)

@@ -32,7 +32,10 @@ CHECK_IMAGES, CHECK_BATCH = 100, 32
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What to export and how. ``data`` are images for the check; without it, the recipe's own, or random pixels."""
+    """What to export and how. ``data`` are images for the check; without it, the recipe's own, or random pixels.
+
+    ``weights`` chooses among several sets of weights in a checkpoint: "model", "ema" or a key.
+    """
 
     checkpoint: Path | None
     recipe: str | None = None
@@ -43,6 +46,7 @@ class ExportRequest:
     fold: bool = True
     embed: bool = False
     check: bool = True
+    weights: str | None = None
 
 
 @dataclass(frozen=True)
@@ -60,11 +64,13 @@ class Exported:
     check: VerifyResult | None
     checked_on: str
     seconds: float
+    weights: str | None = None
 
     def to_dict(self) -> dict[str, object]:
         return {
             "layout": self.layout,
             "parameters": self.parameters,
+            "weights": self.weights,
             "accuracy": self.accuracy,
             "recipe": self.recipe.name,
             "opset": self.model.graph.opset_imports.get("", 0),
@@ -94,7 +100,7 @@ def export_model(request: ExportRequest, progress: Progress = silent) -> Exporte
     """
     started = time.perf_counter()
     progress("loading", 0, 4)
-    loaded = load_module(request.checkpoint, request.factory, request.image_size)
+    loaded = load_module(request.checkpoint, request.factory, request.image_size, request.weights)
     recipe = choose_recipe(request.recipe, loaded.recipe)
     shape = recipe.preprocessing.input_shape
     if loaded.input_shape is not None and loaded.input_shape != shape:
@@ -133,6 +139,7 @@ def export_model(request: ExportRequest, progress: Progress = silent) -> Exporte
         check,
         checked_on,
         seconds,
+        loaded.weights,
     )
 
 
@@ -150,7 +157,7 @@ def _check_classes(model: ir.Model, recipe: Recipe) -> None:
 def _provenance(request: ExportRequest, recipe: Recipe, stages: list[str], loaded: LoadedModule) -> Provenance:
     parents = {} if request.checkpoint is None else {"checkpoint": sha256_file(request.checkpoint)}
     tool = f"rir-deploy {__version__}"
-    return Provenance(tuple(stages), "fp32", parents, recipe.to_dict(), tool, _recorded_top1(loaded))
+    return Provenance(tuple(stages), "fp32", parents, recipe.to_dict(), tool, _recorded_top1(loaded), loaded.weights)
 
 
 def _recorded_top1(loaded: LoadedModule) -> float | None:

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-def inspect_file(path: Path) -> dict[str, Any]:
+def inspect_file(path: Path, weights: str | None = None) -> dict[str, Any]:
     """A description as plain data; its "kind" ("checkpoint", "onnx", "engine", "bundle", "ranges") says which keys to
-    expect.
+    expect. ``weights`` chooses among several sets of weights in a checkpoint: "model", "ema" or a key.
 
     Raises:
         UsageError, InputError, BackendError: as the loaders do (a checkpoint needs torch).
@@ -42,7 +42,7 @@ def inspect_file(path: Path) -> dict[str, Any]:
     if kind == "bundle":
         with open_bundle(path) as bundle:
             return {**_common(path, kind), **_bundle(bundle)}
-    return {**_common(path, kind), **(_onnx(path) if kind == "onnx" else _checkpoint(path))}
+    return {**_common(path, kind), **(_onnx(path) if kind == "onnx" else _checkpoint(path, weights))}
 
 
 def _common(path: Path, kind: str) -> dict[str, Any]:
@@ -133,22 +133,23 @@ def _item(bundle: Bundle, item: Item) -> dict[str, Any]:
     return {**found, **asdict(item), "kind": item.kind, "path": item.path, "size_bytes": size}
 
 
-def _checkpoint(path: Path) -> dict[str, Any]:
+def _checkpoint(path: Path, weights: str | None) -> dict[str, Any]:
     from rir_deploy.pipeline.checkpoints import load_module
 
-    loaded = load_module(path)
+    loaded = load_module(path, weights=weights)
     config = getattr(loaded.module, "config", None)
     layers = [] if loaded.input_shape is None else _module_layers(loaded.module, loaded.input_shape)
-    weights = list(loaded.module.parameters())
+    parameters = list(loaded.module.parameters())
     work = {
         "convs": sum(layer.op == "Conv" for layer in layers),
         "macs": sum(layer.macs for layer in layers),
-        "params": sum(weight.numel() for weight in weights),
-        "weight_bytes": sum(weight.numel() * weight.element_size() for weight in weights),
+        "params": sum(weight.numel() for weight in parameters),
+        "weight_bytes": sum(weight.numel() * weight.element_size() for weight in parameters),
     }
     return {
         "layout": loaded.layout,
         "parameters": work["params"],
+        "weights": loaded.weights,
         "input_shape": loaded.input_shape,
         "accuracy": loaded.accuracy,
         "work": work,

@@ -106,7 +106,9 @@ def compare_layers(
     return LayerReport(rows, precision, batches.images, "")
 
 
-def open_graph(path: Path, side: Side, dataset: Dataset, factory: str | None, *, trust: bool = False) -> Opened:
+def open_graph(
+    path: Path, side: Side, dataset: Dataset, factory: str | None, *, trust: bool = False, weights: str | None = None
+) -> Opened:
     """The graph of a side, in FP32 arithmetic that rounds to FP16 where it is FP16; ``trust`` as an engine was opened.
 
     Raises:
@@ -115,7 +117,7 @@ def open_graph(path: Path, side: Side, dataset: Dataset, factory: str | None, *,
     preprocessing = dataset.preprocessing
     kind = kind_of(path)
     if kind == "checkpoint":
-        model = trace(path, factory, preprocessing.input_shape)
+        model = trace(path, factory, preprocessing.input_shape, weights)
     elif kind == "onnx":
         model = load_onnx(path)
     elif kind == "engine":

@@ -20,7 +20,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-_KEYS = ("checkpoint", "model", "precisions", "backends", "targets", "batch", "stages", "data", "bench")
+_KEYS = ("checkpoint", "model", "weights", "precisions", "backends", "targets", "batch", "stages", "data", "bench")
 _INT8_KEYS = ("sensitivity", "max_drop", "eval_data", "unfolded")
 _DATA_KEYS = ("train", "calibration", "test")
 _BENCH_KEYS = ("batches", "duration_s", "rounds", "threads", "mode", "streams", "cuda_graph", "transfers", "roofline")
@@ -52,6 +52,7 @@ class Plan:
         recipe: name or file of the recipe.
         checkpoint: what to deploy; None trains one by the recipe first.
         factory: "package.module:factory" for a checkpoint of a foreign network.
+        weights: chooses among several sets of weights in the checkpoint: "model", "ema" or a key.
         data: sources by part ("train", "calibration", "test"); what is left out is the recipe's own.
         backends: engines are built for those that are installed; one named here and not installed is refused.
         search: ranks the layers of each INT8 graph, and keeps some in float where it holds a budget; None does neither.
@@ -71,6 +72,7 @@ class Plan:
     unfolded: bool = True
     stages: bool = True
     bench: BenchPlan = BenchPlan()
+    weights: str | None = None
 
 
 def read_plan(path: Path) -> Plan:
@@ -99,6 +101,8 @@ def _plan(data: dict[str, Any], folder: Path) -> Plan:
         plan = replace(plan, checkpoint=folder / as_text(data["checkpoint"], "checkpoint"))
     if "model" in data:
         plan = replace(plan, factory=as_text(data["model"], "model"))
+    if "weights" in data:
+        plan = replace(plan, weights=as_text(data["weights"], "weights"))
     if "precisions" in data:
         plan = replace(plan, precisions=_names(data, "precisions", PRECISIONS))  # type: ignore[arg-type]
     if "backends" in data:

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from rir_deploy.data.dataset import Dataset
+from rir_deploy.data.digests import image_digests
 from rir_deploy.engines.base import input_spec
 from rir_deploy.errors import InputError
 from rir_deploy.onnx_file import read_provenance
@@ -36,6 +37,22 @@ def few_images(count: int) -> str | None:
     return (
         f"calibrated on {count} image{'' if count == 1 else 's'} only: ranges and rounding may fit no others, and none "
         f"was held back to choose by; take {FEW} or more"
+    )
+
+
+def repeated_images(dataset: Dataset, indices: NDArray[np.int64]) -> str | None:
+    """What to say of calibration images that are mostly the same ones again; None where they are not.
+
+    Raises:
+        InputError: an image that is malformed or does not fit.
+    """
+    distinct, count = len(np.unique(image_digests(dataset, indices))), len(indices)
+    if count < FEW or 2 * distinct > count:
+        return None
+    return (
+        f"of the {count} calibration images of '{dataset.source.name}' only {distinct} "
+        f"{'are' if distinct > 1 else 'is'} distinct: the others repeat them, and ranges that fit "
+        "a few images may fit no others"
     )
 
 

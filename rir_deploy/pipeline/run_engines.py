@@ -94,6 +94,7 @@ def _verified(run: RunSteps, name: str, candidate: str, checks: Record, checkpoi
         data=run.source("test"),
         recipe=run.plan.recipe,
         factory=run.plan.factory,
+        weights=run.plan.weights,
         simulate=True,
     )
     inputs = {
@@ -101,6 +102,7 @@ def _verified(run: RunSteps, name: str, candidate: str, checks: Record, checkpoi
         "data": run.dataset("test").source.fingerprint(),
         "checkpoint": sha256_file(checkpoint),
         "flips": FLIPS,
+        **run.weights,
     }
     return run.step(name, inputs, [], lambda: run.local(with_flips(verify_files(request, run.progress))))
 
@@ -118,5 +120,5 @@ def time_engines(run: RunSteps, checkpoint: Path, names: list[str]) -> Record | 
         "checkpoint": sha256_file(checkpoint),
         "engines": [sorted(run.folder.steps[f"engine {name}"].files.items()) for name in names],
     }
-    request = BenchRequest(tuple(paths), options, run.plan.recipe, run.plan.factory, gpu=gpu)
+    request = BenchRequest(tuple(paths), options, run.plan.recipe, run.plan.factory, gpu=gpu, weights=run.plan.weights)
     return run.step("bench", inputs, [], lambda: run.local(bench_files(request, run.progress).to_dict()))

@@ -47,17 +47,19 @@ def compare_run(
 def _compare(
     run: RunSteps, checkpoint: Path, graphs: Sequence[Record], engines: Sequence[Record], kept_trace: bool
 ) -> Record:
-    folder, factory = run.folder.path, run.plan.factory
+    folder, factory, weights = run.folder.path, run.plan.factory, run.plan.weights
     with tempfile.TemporaryDirectory() as temporary:
         traced = folder / GraphSpec("fp32", folded=False).file
         if not kept_trace:
             traced = Path(temporary) / "traced.onnx"
-            save_onnx(trace(checkpoint, factory, run.recipe.preprocessing.input_shape), traced, force=True)
+            save_onnx(trace(checkpoint, factory, run.recipe.preprocessing.input_shape, weights), traced, force=True)
         files = [(_stage_of(one), one["file"]) for one in graphs]
         names = [(one["name"], _stage_of(one)) for one in engines]
         made = stages_in(folder, checkpoint, traced, files, names)
         model = load_onnx(traced)
-        stages = compare_stages(made, run.dataset("test"), run.recipe.name, factory=factory, progress=run.progress)
+        stages = compare_stages(
+            made, run.dataset("test"), run.recipe.name, factory=factory, weights=weights, progress=run.progress
+        )
         return {
             "stages": _stages_record(stages),
             "layers": _layers(run, checkpoint, model, graphs),
@@ -86,7 +88,7 @@ def _stages_record(stages: Stages) -> Record:
 def _layers(run: RunSteps, checkpoint: Path, traced: ir.Model, graphs: Sequence[Record]) -> list[Record]:
     """Every graph's feature maps against those of the trace."""
     found, factory = [], run.plan.factory
-    with open_side(checkpoint, model=factory) as reference:
+    with open_side(checkpoint, model=factory, weights=run.plan.weights) as reference:
         for one in graphs:
             path = run.folder.path / one["file"]
             with open_side(path) as side:

@@ -94,8 +94,15 @@ class RunSteps:
     def export(self, checkpoint: Path, *, folded: bool = True) -> dict[str, Any]:
         """The FP32 graph, folded or as it was traced."""
         sha256, file = sha256_file(checkpoint), GraphSpec("fp32", folded=folded).file
-        inputs = {"checkpoint": sha256, "recipe": self.recipe.to_dict(), "factory": self.plan.factory}
-        request = ExportRequest(checkpoint, self.plan.recipe, self.plan.factory, data=self.source("test"), fold=folded)
+        inputs = {"checkpoint": sha256, "recipe": self.recipe.to_dict(), "factory": self.plan.factory, **self.weights}
+        request = ExportRequest(
+            checkpoint,
+            self.plan.recipe,
+            self.plan.factory,
+            data=self.source("test"),
+            fold=folded,
+            weights=self.plan.weights,
+        )
         path = self.folder.path / file
         return self.step(
             export_step(folded),
@@ -104,6 +111,11 @@ class RunSteps:
             lambda: self.local(export_file(request, path, force=True, progress=self.progress).to_dict()),
             [sha256],
         )
+
+    @property
+    def weights(self) -> dict[str, Any]:
+        """What was chosen among several sets of weights, among the inputs of a step."""
+        return {} if self.plan.weights is None else {"weights": self.plan.weights}
 
     def model(self, checkpoint: Path, export: dict[str, Any]) -> dict[str, Any]:
         """What the run began with, for the record."""
@@ -115,6 +127,7 @@ class RunSteps:
             "layout": export["layout"],
             "parameters": export["parameters"],
             "recorded_top1": accuracy.get("top1"),
+            **({} if export.get("weights") is None else {"weights": export["weights"]}),
         }
 
     def calibration(self) -> dict[str, Any]:

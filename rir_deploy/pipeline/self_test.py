@@ -44,6 +44,7 @@ class SelfTestRequest:
     factory: str | None = None
     threads: int | None = None
     simulate: bool = False
+    weights: str | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,7 @@ def self_test(request: SelfTestRequest, progress: Progress = silent) -> SelfTest
                 request.candidate,
                 request.names,
                 model=request.factory,
+                weights=request.weights,
                 threads=request.threads,
                 simulate=request.simulate,
             ) as (side, path):

@@ -41,7 +41,7 @@ class Side:
     """One side of a comparison, opened: call `run` with uint8 images; use it as a context manager.
 
     ``batch`` are the smallest and largest batch size it takes, ``optimum`` the one it is tuned for; ``accuracy`` is
-    what a checkpoint records of its training.
+    what a checkpoint records of its training, ``weights`` the key in it where it holds several sets of them.
     """
 
     path: str
@@ -56,6 +56,7 @@ class Side:
     optimum: int | None = None
     output: str = "logits"
     accuracy: dict[str, Any] | None = None
+    weights: str | None = None
     close: Callable[[], None] = field(default=lambda: None)
 
     def __enter__(self) -> Side:
@@ -66,7 +67,8 @@ class Side:
 
     def to_dict(self) -> dict[str, object]:
         keys = ("path", "kind", "precision", "sha256", "runs_on", "simulation")
-        return {key: getattr(self, key) for key in keys}
+        own = {} if self.weights is None else {"weights": self.weights}
+        return {**{key: getattr(self, key) for key in keys}, **own}
 
 
 def kind_of(path: Path) -> Kind:
@@ -102,8 +104,11 @@ def open_side(
     threads: int | None = None,
     simulate: bool = False,
     trust: bool = False,
+    weights: str | None = None,
 ) -> Side:
     """Open a checkpoint (``model`` is "package.module:factory" for a foreign one), ONNX file or engine folder.
+
+    ``weights`` chooses among several sets of weights in a checkpoint: "model", "ema" or a key.
 
     With ``simulate``, an engine that cannot run here is stood in for by the graph it was built from. With ``trust``, an
     engine is loaded whatever its manifest says.
@@ -113,7 +118,7 @@ def open_side(
     """
     kind = kind_of(path)
     if kind == "checkpoint":
-        return _checkpoint_side(path, model)
+        return _checkpoint_side(path, model, weights)
     if kind == "onnx":
         return _onnx_side(path, threads)
     if kind == "bundle":
@@ -121,10 +126,10 @@ def open_side(
     return _engine_side(path if path.is_dir() else path.parent, threads, simulate, trust)
 
 
-def _checkpoint_side(path: Path, model: str | None) -> Side:
+def _checkpoint_side(path: Path, model: str | None, weights: str | None) -> Side:
     from rir_deploy.pipeline.checkpoints import load_module
 
-    loaded = load_module(path, model)
+    loaded = load_module(path, model, weights=weights)
     import torch
 
     return Side(
@@ -136,6 +141,7 @@ def _checkpoint_side(path: Path, model: str | None) -> Side:
         f"torch {torch.__version__} cpu eager",
         lambda preprocessing: module_runner(loaded.module, preprocessing),
         accuracy=loaded.accuracy,
+        weights=loaded.weights,
     )
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rir_deploy.data.dataset import Dataset
 from rir_deploy.data.sources import open_source
 from rir_deploy.errors import UsageError
+from rir_deploy.notices import notice
 from rir_deploy.pipeline.progress import Progress, silent, tracked
 from rir_deploy.recipe import Recipe, load_recipe
 
@@ -39,7 +40,7 @@ def choose_recipe(name: str | None, *recorded: dict[str, Any] | None) -> Recipe:
 
 
 def open_dataset(spec: str | None, recipe: Recipe, part: str) -> Dataset:
-    """The data asked for, or else the recipe's own (``part`` is "train" or "test").
+    """The data asked for, or else the recipe's own (``part`` is "train" or "test"). What is not read is a `Notice`.
 
     Raises:
         UsageError: neither is there.
@@ -47,7 +48,10 @@ def open_dataset(spec: str | None, recipe: Recipe, part: str) -> Dataset:
     chosen = spec or recipe.data.get(part)
     if chosen is None:
         raise UsageError(f"the recipe '{recipe.name}' brings no data of its own; name some with --data")
-    return Dataset(open_source(chosen), recipe.preprocessing, classes=recipe.classes)
+    source = open_source(chosen)
+    if source.note is not None:
+        notice(source.note)
+    return Dataset(source, recipe.preprocessing, classes=recipe.classes)
 
 
 def image_batches(

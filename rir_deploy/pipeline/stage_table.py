@@ -86,6 +86,7 @@ def compare_stages(
     recipe: str,
     *,
     factory: str | None = None,
+    weights: str | None = None,
     batch: int = 32,
     threads: int | None = None,
     progress: Progress = silent,
@@ -99,7 +100,7 @@ def compare_stages(
     logits: dict[str, Logits] = {}
     rows = []
     for one in stages:
-        with open_side(one.path, model=factory, threads=threads, simulate=True) as side:
+        with open_side(one.path, model=factory, weights=weights, threads=threads, simulate=True) as side:
             logits[one.name] = _answers(side, dataset, batch, one.name, progress)
             rows.append(_stage(one, side, logits, dataset.labels))
     return Stages(tuple(rows), _top1(logits[PYTORCH], dataset.labels), len(dataset), dataset.source.name, recipe)

@@ -39,6 +39,7 @@ class StagesRequest:
     factory: str | None = None
     batch: int = 32
     threads: int | None = None
+    weights: str | None = None
 
 
 def is_run(path: Path) -> bool:
@@ -67,6 +68,7 @@ def verify_stages(request: StagesRequest, progress: Progress = silent) -> Stages
             dataset,
             recipe.name,
             factory=request.factory,
+            weights=request.weights or run.model.weights,
             batch=request.batch,
             threads=request.threads,
             progress=progress,
@@ -76,7 +78,7 @@ def verify_stages(request: StagesRequest, progress: Progress = silent) -> Stages
 @contextmanager
 def _sides(request: StagesRequest, run: Run, checkpoint: Path, recipe: Recipe) -> Iterator[list[Made]]:
     """Every stage of the run."""
-    model = trace(checkpoint, request.factory, recipe.preprocessing.input_shape)
+    model = trace(checkpoint, request.factory, recipe.preprocessing.input_shape, request.weights or run.model.weights)
     with tempfile.TemporaryDirectory() as temporary:
         traced = Path(temporary) / "traced.onnx"
         save_onnx(model, traced, force=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,8 +20,11 @@ from rir_deploy.verify import GATES, Gate, Tolerance, VerifyResult, verify
 from rir_deploy.verify.batches import BatchCheck, check_batches
 from rir_deploy.verify.layers import LayerRow
 
-# Images that batch sizes are tried with, and the largest size that is tried: memory grows with it.
-BATCH_IMAGES, LARGEST_BATCH = 16, 1024
+# Images that batch sizes are tried with, and the largest size that is tried: memory grows with it. So much of it may
+# the images of a batch take, as float32; feature maps take several times as much.
+BATCH_IMAGES, LARGEST_BATCH, BATCH_BYTES = 16, 1024, 2**26
+# Sizes under this are so cheap that odd ones (the largest, a prime) are tried beside the powers of two.
+_SMALL = 128
 # By so many images, or this share of them, a checkpoint may miss the accuracy that it records: near ties.
 _RECORD_IMAGES, _RECORD_SHARE = 1, 0.001
 
@@ -32,7 +36,7 @@ class VerifyRequest:
     ``data`` defaults to the recipe's test part; the bounds left out are those of the precision's gate. ``atol`` and
     ``rtol`` are by name of an output, "" for all. ``batches`` tries the batch sizes that the candidate takes,
     ``layers`` compares feature maps. ``names`` choose from a bundle as the candidate; as the reference, a bundle is
-    its FP32 graph.
+    its FP32 graph. ``weights`` chooses among several sets of weights in a checkpoint: "model", "ema" or a key.
     """
 
     reference: Path
@@ -53,6 +57,9 @@ class VerifyRequest:
     batches: bool = True
     layers: bool = False
     names: tuple[str, ...] = ()
+    weights: str | None = None
+    max_class_drop: float | None = None
+    min_sqnr_db: float | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,9 @@ class Verified:
             scores = outcome[side]
             assert isinstance(scores, dict)
             outcome[side] = {**getattr(self, side), **scores}
+        for one in (*outcome["classes"], outcome["worst_class"]):  # type: ignore[misc]
+            if one is not None:
+                one["name"] = self.class_name(one["label"])
         return {
             **outcome,
             "passed": self.passed,
@@ -98,16 +108,19 @@ class Verified:
             "gate": {"precision": self.gate_name, **self.gate.to_dict()},
         }
 
+    def class_name(self, label: int) -> str:
+        """Of a class; an output that is none is named by its number."""
+        names = self.views.recipe.classes
+        return names[label] if label < len(names) else str(label)
+
     def flips(self) -> list[dict[str, Any]]:
         """Every flip, with the image's name and those of the classes; an output that is none is named by its number."""
-        names, source = dict(enumerate(self.views.recipe.classes)), self.views.reference.source
+        source = self.views.reference.source
         return [
             {
                 **flip.to_dict(),
                 "name": source.describe(flip.image),
-                "classes": [
-                    None if one is None else names.get(one, str(one)) for one in (flip.reference, flip.candidate)
-                ],
+                "classes": [None if one is None else self.class_name(one) for one in (flip.reference, flip.candidate)],
             }
             for flip in self.result.accuracy.flips
         ]
@@ -121,9 +134,10 @@ def verify_files(request: VerifyRequest, progress: Progress = silent) -> Verifie
             error here: it is the result.
     """
     reading: dict[str, Any] = {"threads": request.threads, "simulate": request.simulate, "trust": request.trust}
+    reading |= {"model": request.factory, "weights": request.weights}
     with (
-        open_any(request.reference, reference=True, model=request.factory, **reading) as (reference, left),
-        open_any(request.candidate, request.names, model=request.factory, **reading) as (candidate, right),
+        open_any(request.reference, reference=True, **reading) as (reference, left),
+        open_any(request.candidate, request.names, **reading) as (candidate, right),
     ):
         views = open_views(request.data, request.recipe, reference, candidate)
         check_not_chosen_on(right, views.candidate)
@@ -133,8 +147,9 @@ def verify_files(request: VerifyRequest, progress: Progress = silent) -> Verifie
         checks = try_batches(candidate, views, gate, request.batch) if request.batches else ()
         layers = None
         if request.layers:
-            first = open_graph(left, reference, views.reference, request.factory, trust=request.trust)
-            second = open_graph(right, candidate, views.candidate, request.factory, trust=request.trust)
+            looking: dict[str, Any] = {"weights": request.weights, "trust": request.trust}
+            first = open_graph(left, reference, views.reference, request.factory, **looking)
+            second = open_graph(right, candidate, views.candidate, request.factory, **looking)
             layers = compare_layers(first, second, views, name, progress)
         preprocessing = [*_preprocessing_failures(views), *_record_failures(reference, result, views)]
         batches = [f"at batch {check.size}: {check.reason}" for check in checks if not check.passed]
@@ -166,23 +181,31 @@ def compare_sides(
     low, high = (pick(side.batch[i] for side in (reference, candidate)) for i, pick in ((0, max), (1, min)))
     batch = max(low, min(batch, high))
     runners = views.runners(reference, candidate, batch)
-    return verify(views.batches(batch, "verifying", progress), *runners, gate)
+    return verify(views.batches(batch, "verifying", progress), *runners, gate, views.recipe.classes)
 
 
 def try_batches(side: Side, views: Views, gate: Gate, batch: int) -> tuple[BatchCheck, ...]:
-    """A few images in batches of the sizes that a side is built for, and of odd ones in between."""
+    """A few images in batches of all sizes that a side takes and that could be special (see `batch_sizes`)."""
     dataset = views.candidate
     images = dataset.raw(spread(len(dataset), BATCH_IMAGES))
     run = side.make_runner(dataset.preprocessing)
-    return check_batches(run, images, batch_sizes(side, batch), gate.tolerance or gate.steady)
+    sizes = batch_sizes(side, batch, 4 * math.prod(dataset.preprocessing.input_shape))
+    return check_batches(run, images, sizes, gate.tolerance or gate.steady)
 
 
-def batch_sizes(side: Side, batch: int) -> list[int]:
-    """Smallest, best and largest size of an engine; 7 and the largest prime, which are multiples of nothing."""
+def batch_sizes(side: Side, batch: int, image_bytes: int = 0) -> list[int]:
+    """1 to 8, every power of two, and of an engine the best and the largest: a fault may be of one size alone.
+
+    Where the largest is a matter of memory only, as in an ONNX file, it is `LARGEST_BATCH`, or what images of
+    ``image_bytes`` fill `BATCH_BYTES` with; never less than ``batch``, which was run anyway.
+    """
     low, high = side.batch
-    high = min(high, max(low, LARGEST_BATCH if side.optimum is not None else batch))
-    primes = [n for n in range(max(low, 2), high + 1) if all(n % d for d in range(2, int(n**0.5) + 1))]
-    sizes = {low, high, side.optimum or low, *primes[-1:], *(n for n in primes if n == 7)}
+    bound = LARGEST_BATCH if not image_bytes else min(LARGEST_BATCH, BATCH_BYTES // image_bytes)
+    high = min(high, max(low, bound, batch))
+    powers = [2**n for n in range(high.bit_length())]
+    prime = next((n for n in range(high, 7, -1) if all(n % d for d in range(2, int(n**0.5) + 1))), 7)
+    own = [high, side.optimum or low] if side.optimum is not None or high < _SMALL else []
+    sizes = {low, *range(1, 9), *powers, *own, prime if prime < _SMALL else low}
     return sorted(size for size in sizes if low <= size <= high)
 
 
@@ -197,7 +220,7 @@ def choose_gate(name: str, output: str, request: VerifyRequest) -> Gate:
     gate = GATES[name]
     for key in {*request.atol, *request.rtol} - {"", output}:
         raise unknown_name("output", key, [output])
-    own = ("min_agreement", "max_top1_drop", "margin")
+    own = ("min_agreement", "max_top1_drop", "max_class_drop", "min_sqnr_db", "margin")
     gate = replace(gate, **{key: value for key in own if (value := getattr(request, key)) is not None})
     atol, rtol = (bounds.get(output, bounds.get("")) for bounds in (request.atol, request.rtol))
     if atol is not None or rtol is not None:

@@ -38,13 +38,15 @@ SCHEMA = 3
 
 @dataclass(frozen=True)
 class Model:
-    """``recorded_top1`` is what the training wrote into the checkpoint, None where it wrote nothing."""
+    """``recorded_top1`` is what the training wrote into the checkpoint, None where it wrote nothing; ``weights`` is the
+    key of those that were taken out of several in it."""
 
     checkpoint: str
     sha256: str
     layout: str
     parameters: Count
     recorded_top1: Share | None
+    weights: str | None = None
 
 
 @dataclass(frozen=True)

@@ -50,8 +50,25 @@ class Drop:
     interval: tuple[float, float]
     mcnemar_p: Share
     margin: Amount
-    verdict: Literal["non-inferior", "inferior", "undecided"]
+    verdict: Literal["non-inferior", "inferior", "undecided", "cannot be judged"]
     images_needed: Count | None
+
+
+@dataclass(frozen=True)
+class ClassRecall:
+    """Recall of one class, by name, of both sides; ``drop`` and ``interval`` are in points.
+
+    ``interval`` holds for all classes together; ``p`` is how likely so many lost images are in the worst of all classes
+    where each loses what it may.
+    """
+
+    name: str
+    images: Count
+    reference: Share
+    candidate: Share
+    drop: float
+    interval: tuple[float, float]
+    p: Share
 
 
 @dataclass(frozen=True)
@@ -77,7 +94,7 @@ class Verify:
 
     ``simulation``: the engine's graph ran in its place. ``sqnr_db`` is None where the outputs are equal, the errors
     where they are not finite. ``drop`` is None without labels; ``flips`` are some of the ``flipped``, those that the
-    reference was surest of.
+    reference was surest of. ``doubts`` say why predictions on these images prove nothing.
     """
 
     passed: bool
@@ -95,6 +112,10 @@ class Verify:
     drop: Drop | None
     flipped: Count
     flips: tuple[Flip, ...]
+    distinct_images: Count | None = None
+    doubts: tuple[str, ...] = ()
+    classes: tuple[ClassRecall, ...] = ()
+    worst_class: ClassRecall | None = None
 
 
 @dataclass(frozen=True)

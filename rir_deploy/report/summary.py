@@ -92,7 +92,10 @@ def _proven(run: Run) -> KeyFigure | None:
     drops = [one.verify.drop for one in run.engines if one.verify is not None and one.verify.drop is not None]
     if not drops:
         return None
-    found = {verdict: sum(drop.verdict == verdict for drop in drops) for verdict in ("undecided", "inferior")}
+    found = {
+        verdict: sum(drop.verdict == verdict for drop in drops)
+        for verdict in ("undecided", "inferior", "cannot be judged")
+    }
     notes = [f"{count} {verdict}" for verdict, count in found.items() if count]
     proven = len(drops) - sum(found.values())
     return KeyFigure("Non-inferior in top-1", f"{proven} of {text.plural(len(drops), 'engine')}", "; ".join(notes))

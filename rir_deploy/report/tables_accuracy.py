@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from rir_deploy.report import text
 from rir_deploy.report.plots_accuracy import interval
-from rir_deploy.report.schema_engine import Drop, Engine, Verify
+from rir_deploy.report.schema_engine import ClassRecall, Drop, Engine, Verify
 from rir_deploy.report.table import Cell, Table, Tone, columns
 
-_TONES: dict[str, Tone] = {"non-inferior": "good", "inferior": "bad", "undecided": ""}
+# Classes of an engine in the table; the record has all.
+_CLASSES = 10
+_TONES: dict[str, Tone] = {"non-inferior": "good", "inferior": "bad", "undecided": "", "cannot be judged": "bad"}
 
 
 def accuracy_table(engines: tuple[Engine, ...]) -> Table | None:
@@ -31,6 +33,7 @@ def accuracy_table(engines: tuple[Engine, ...]) -> Table | None:
         ">McNemar's p",
         ">margin (points)",
         "the true drop is",
+        "worst class",
     )
     rows = tuple(_row(engine, verify, drop) for engine, verify, drop in shown)
     return Table("accuracy", "Is the loss of top-1 real, and is it under the margin?", titles, rows, wide=True)
@@ -48,16 +51,53 @@ def _row(engine: Engine, verify: Verify, drop: Drop) -> tuple[Cell, ...]:
         Cell(interval(drop)),
         Cell(f"{drop.mcnemar_p:.2g}"),
         Cell(f"{drop.margin:g}"),
-        verdict(drop),
+        verdict(drop, verify.doubts),
+        _worst(verify),
     )
 
 
-def verdict(drop: Drop) -> Cell:
+def recall_table(engines: tuple[Engine, ...]) -> Table | None:
+    """The classes of each engine that lost most recall; None where there is none."""
+    titles = columns(
+        "engine", "class", ">images", ">recall reference", ">recall engine", ">drop (points)", ">interval", ">p"
+    )
+    rows = [
+        _recall_row(engine, one)
+        for engine in engines
+        if engine.verify is not None
+        for one in sorted(engine.verify.classes, key=lambda one: (-one.drop, one.name))[:_CLASSES]
+    ]
+    caption = f"Recall by class: of each engine the {_CLASSES} that lost most; intervals for all classes together"
+    return Table("recall", caption, titles, tuple(rows), wide=True, folded=True) if rows else None
+
+
+def _recall_row(engine: Engine, one: ClassRecall) -> tuple[Cell, ...]:
+    return (
+        Cell(engine.name),
+        Cell(one.name),
+        Cell(text.count(one.images)),
+        Cell(text.percent(one.reference)),
+        Cell(text.percent(one.candidate)),
+        Cell(text.points(one.drop)),
+        Cell(" to ".join(map(text.points, one.interval))),
+        Cell(f"{one.p:.2g}"),
+    )
+
+
+def _worst(verify: Verify) -> Cell:
+    worst = verify.worst_class
+    if worst is None or worst.drop <= 0.0:
+        return Cell("-")
+    return Cell(worst.name, f"{text.points(worst.drop)} points, p {worst.p:.2g}")
+
+
+def verdict(drop: Drop, doubts: tuple[str, ...] = ()) -> Cell:
     """Non-inferior: the whole interval is under the margin."""
     words = {
         "non-inferior": ("under the margin", "non-inferior"),
         "inferior": ("over the margin", "inferior"),
         "undecided": ("undecided", _needed(drop)),
+        "cannot be judged": ("cannot be judged", "; ".join(doubts)),
     }
     return Cell(*words[drop.verdict], tone=_TONES[drop.verdict])
 

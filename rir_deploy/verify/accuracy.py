@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rir_deploy.errors import InputError
+from rir_deploy.verify.classes import ClassRecall, class_recalls
+from rir_deploy.verify.evidence import Answered
 from rir_deploy.verify.flips import Flip, find_flips
 from rir_deploy.verify.statistics import Pairs, count_pairs
 
 Logits = NDArray[np.floating]
 Labels = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Fractions 0..1; the top-1 and top-5 and ``pairs`` are None where the data has no labels.
+    """Fractions 0..1; the top-1 and top-5, ``pairs`` and ``top1_drop`` are None where the data has no labels.
 
-    ``flips`` are in the order of the images.
+    Shares are of all images. What is tested, ``pairs``, counts each of the ``distinct`` images once, since a repeated
+    one says nothing new. ``top1_drop`` is in points of 100, positive where the candidate is worse; ``flips`` are in the
+    order of the images.
     """
 
     images: int
@@ -30,11 +36,8 @@ class Accuracy:
     candidate_top5: float | None
     pairs: Pairs | None = None
     flips: tuple[Flip, ...] = ()
-
-    @property
-    def top1_drop(self) -> float | None:
-        """In points of 100: positive where the candidate is worse."""
-        return None if self.pairs is None else self.pairs.points
+    distinct: int = 0
+    top1_drop: float | None = None
 
 
 class AccuracyComparison:
@@ -45,13 +48,24 @@ class AccuracyComparison:
         self._labelled = True
         self._flips: list[Flip] = []
         self._hits = {("reference", 1): 0, ("candidate", 1): 0, ("reference", 5): 0, ("candidate", 5): 0}
-        self._lost = self._gained = 0
+        # Of the distinct images: the class said by the reference, the label, and whether either side is right.
+        self._said: list[Labels] = []
+        self._labels: list[Labels] = []
+        self._right: dict[str, list[Flags]] = {"reference": [], "candidate": []}
+        self._outputs = 0
 
-    def update(self, reference: Logits, candidate: Logits, labels: Labels | None) -> None:
-        """Add a batch. InputError where a label is beyond the outputs."""
+    def update(self, reference: Logits, candidate: Logits, labels: Labels | None, fresh: Flags | None = None) -> None:
+        """Add a batch; ``fresh`` says which of its images were not there before, by default all.
+
+        Raises:
+            InputError: a label is beyond the outputs.
+        """
         flat = {side: x.reshape(len(x), -1) for side, x in (("reference", reference), ("candidate", candidate))}
         self._flips += find_flips(flat["reference"], flat["candidate"], labels, self._images)
         self._images += len(reference)
+        new = np.ones(len(reference), dtype=np.bool_) if fresh is None else fresh
+        self._outputs = flat["reference"].shape[1]
+        self._said.append(flat["reference"].argmax(axis=1)[new])
         if labels is None or not len(labels):
             self._labelled &= labels is not None
             return
@@ -62,11 +76,16 @@ class AccuracyComparison:
             )
         for side, k in self._hits:
             self._hits[(side, k)] += int(_right(flat[side], labels, k).sum())
-        pairs = count_pairs(*(_right(flat[side], labels, 1) for side in ("reference", "candidate")))
-        self._lost, self._gained = self._lost + pairs.lost, self._gained + pairs.gained
+        self._labels.append(labels[new])
+        for side, rows in flat.items():
+            self._right[side].append(_right(rows, labels, 1)[new])
 
     def result(self) -> Accuracy:
         n = max(self._images, 1)
+        labelled = self._labelled and self._images > 0
+        said = _joined(self._said, np.int64)
+        sides = [_joined(self._right[side], np.bool_) for side in ("reference", "candidate")]
+        drop = self._hits[("reference", 1)] - self._hits[("candidate", 1)]
         share = {key: hits / n if self._labelled else None for key, hits in self._hits.items()}
         return Accuracy(
             images=self._images,
@@ -75,9 +94,30 @@ class AccuracyComparison:
             candidate_top1=share[("candidate", 1)],
             reference_top5=share[("reference", 5)],
             candidate_top5=share[("candidate", 5)],
-            pairs=Pairs(self._lost, self._gained, self._images) if self._labelled and self._images else None,
+            pairs=count_pairs(sides[0], sides[1]) if labelled else None,
             flips=tuple(self._flips),
+            distinct=len(said),
+            top1_drop=100.0 * drop / n if labelled else None,
         )
+
+    def answered(self) -> Answered:
+        """What the reference made of the distinct images."""
+        labels = _joined(self._labels, np.int64) if self._labelled else None
+        said = _joined(self._said, np.int64)
+        right = int(_joined(self._right["reference"], np.bool_).sum())
+        counts = None if labels is None or not len(labels) else np.bincount(labels)
+        return Answered(self._images, len(said), self._outputs, counts, np.bincount(said, minlength=1), right)
+
+    def recalls(self, allowed: float) -> tuple[ClassRecall, ...]:
+        """Class by class, on the distinct images (see `class_recalls`); none without labels."""
+        if not self._labelled:
+            return ()
+        sides = [_joined(self._right[side], np.bool_) for side in ("reference", "candidate")]
+        return class_recalls(_joined(self._labels, np.int64), sides[0], sides[1], allowed)
+
+
+def _joined(parts: list[Any], kind: type[np.generic]) -> NDArray[Any]:
+    return np.concatenate(parts) if parts else np.empty(0, dtype=kind)
 
 
 def _right(logits: Logits, labels: Labels, k: int) -> NDArray[np.bool_]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rir_deploy.errors import InputError, UsageError
+from rir_deploy.verify.kinds import Kind, KindOf
 
 Array = NDArray[np.floating]
 Wide = NDArray[np.float64]
@@ -25,6 +26,9 @@ class OutputMetrics:
         cosine, cosine_min: of the two output vectors of an image: the mean over the images, and the worst.
         kl_mean, kl_max: Kullback-Leibler divergence, in nats, of the candidate's softmax from the reference's, by
             image: what is lost where the softmax is used as a probability.
+        scale: of the candidate's outputs, the mean of each image's taken off, along the reference's: 1 for the same
+            scale, None where that has no meaning.
+        reference_kind, candidate_kind: what either side's outputs are.
     """
 
     max_abs_error: float
@@ -37,11 +41,15 @@ class OutputMetrics:
     cosine_min: float
     kl_mean: float
     kl_max: float
+    scale: float | None = None
+    reference_kind: Kind = "logits"
+    candidate_kind: Kind = "logits"
 
     def to_dict(self) -> dict[str, object]:
         figures = ("sqnr_db", "cosine", "cosine_min", "kl_mean", "kl_max")
         data = asdict(self)
-        return {**data, **{key: data[key] if math.isfinite(data[key]) else None for key in figures}}
+        kinds = {"reference": data.pop("reference_kind"), "candidate": data.pop("candidate_kind")}
+        return {**data, **{key: data[key] if math.isfinite(data[key]) else None for key in figures}, "kinds": kinds}
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,8 @@ class OutputComparison:
         self._max_error = self._max_reference = 0.0
         self._sum_cosine = self._sum_kl = self._max_kl = 0.0
         self._min_cosine = 1.0
+        self._shared = self._varied = 0.0
+        self._kinds = KindOf(), KindOf()
 
     def update(self, reference: Array, candidate: Array) -> None:
         """Add two batches [n, ...] of equal shape.
@@ -89,6 +99,8 @@ class OutputComparison:
         self._sum_squares += float(np.square(error).sum())
         self._sum_reference += float(np.square(wide).sum())
         self._count += error.size
+        for kind, rows in zip(self._kinds, (wide, other), strict=True):
+            kind.update(rows)
         self._compare_images(wide.reshape(len(wide), -1), other.reshape(len(other), -1))
 
     def _compare_images(self, reference: Wide, candidate: Wide) -> None:
@@ -97,6 +109,9 @@ class OutputComparison:
             return
         cosine, divergence = _cosine(reference, candidate), _divergence(reference, candidate)
         self._images += len(reference)
+        rows = reference - reference.mean(axis=1, keepdims=True)
+        self._varied += float(np.square(rows).sum())
+        self._shared += float((rows * candidate).sum())  # rows sum to zero: the candidate's mean does not count
         self._sum_cosine += float(cosine.sum())
         self._min_cosine = float(np.minimum(self._min_cosine, cosine.min()))  # NaN stays
         self._sum_kl += float(divergence.sum())
@@ -118,6 +133,9 @@ class OutputComparison:
             cosine_min=self._min_cosine,
             kl_mean=self._sum_kl / self._images,
             kl_max=self._max_kl,
+            scale=self._shared / self._varied if self._varied > 0.0 and math.isfinite(self._shared) else None,
+            reference_kind=self._kinds[0].kind,
+            candidate_kind=self._kinds[1].kind,
         )
 
     def _within(self, tolerance: Tolerance) -> bool:

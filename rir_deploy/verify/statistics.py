@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from rir_deploy.errors import UsageError
 
 LEVEL, POWER = 0.95, 0.8
-Verdict = Literal["non-inferior", "inferior", "undecided"]
+Verdict = Literal["non-inferior", "inferior", "undecided", "cannot be judged"]
 # Halvings of an interval of length 2 that leave nothing of a float.
 _HALVINGS = 64
 
@@ -61,7 +61,8 @@ class DropTest:
     Attributes:
         low, high: the 95 % interval of the drop.
         mcnemar_p: two-sided, exact: how likely so uneven a split of lost and gained is between equal sides.
-        verdict: "non-inferior" where the whole interval is under the margin, "inferior" where all of it is over.
+        verdict: "non-inferior" where the whole interval is under the margin, "inferior" where all of it is over,
+            "cannot be judged" where the images prove nothing, whatever the interval.
         images_needed: so many would decide in favour of the candidate in 80 of 100 trials if both sides go on as
             here; None where it is decided, or where no number would do.
     """
@@ -94,8 +95,9 @@ def count_pairs(reference_right: NDArray[np.bool_], candidate_right: NDArray[np.
     return Pairs(int(lost.sum()), int(gained.sum()), len(reference_right))
 
 
-def judge_drop(pairs: Pairs, margin: float) -> DropTest:
-    """Judge a drop of top-1 against the largest that would do, ``margin`` in points.
+def judge_drop(pairs: Pairs, margin: float, *, proving: bool = True) -> DropTest:
+    """Judge a drop of top-1 against the largest that would do, ``margin`` in points; ``proving`` whether the images can
+    prove anything.
 
     Raises:
         UsageError: the margin is not 0 to 100 points.
@@ -104,6 +106,7 @@ def judge_drop(pairs: Pairs, margin: float) -> DropTest:
         raise UsageError(f"the margin must be 0 to 100 points, not {margin}")
     low, high = (100.0 * bound for bound in drop_interval(pairs))
     verdict: Verdict = "non-inferior" if high < margin else "inferior" if low > margin else "undecided"
+    verdict = verdict if proving else "cannot be judged"
     needed = images_needed(pairs, margin / 100.0) if verdict == "undecided" else None
     return DropTest(pairs, pairs.points, low, high, mcnemar(pairs), margin, verdict, needed)
 

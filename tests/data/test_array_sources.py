@@ -268,3 +268,28 @@ def test_a_file_that_cannot_be_opened_is_an_input_error(tmp_path, monkeypatch):
     monkeypatch.setattr(np, "memmap", refuse)
     with pytest.raises(InputError, match=r"cannot read .*Permission denied"):
         open_source(str(path))
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("name", ["images", "labels"])
+def test_an_array_that_a_few_bytes_inflate_to_is_refused_unread(name, packed, tmp_path, monkeypatch):
+    monkeypatch.setattr(npz, "SMALL_BYTES", 2**20)
+    long = {"images": np.zeros((1024, 48, 64), np.uint8), "labels": np.zeros(2**19, np.int64)}
+    (np.savez_compressed if packed else np.savez)(tmp_path / "data.npz", **{"images": IMAGES, name: long[name]})
+
+    def read(*arguments, **options):
+        raise InputError("it was read")
+
+    monkeypatch.setattr(np, "load", read)
+    with pytest.raises(InputError, match=r"inflate to \d+; save it" if packed else "it was read"):
+        open_source(str(tmp_path / "data.npz"))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_npz_refuses_packing_whose_blocks_inflate_whole(method, tmp_path):
+    buffer = io.BytesIO()
+    np.save(buffer, IMAGES)
+    with zipfile.ZipFile(tmp_path / "data.npz", "w", method) as archive:
+        archive.writestr("images.npy", buffer.getvalue())
+    with pytest.raises(InputError, match="unusual method"):
+        open_source(str(tmp_path / "data.npz"))

@@ -19,6 +19,8 @@ class CountingSource:
     classes: tuple[str, ...] | None = None
     shape: tuple[int, int, int] = (1, 2, 1)
     name: str = "counting"
+    within: tuple[str | None, str | None] = (None, None)
+    note: str | None = None
     decoded: list[int] = field(default_factory=list)
 
     def __len__(self):

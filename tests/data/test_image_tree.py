@@ -108,7 +108,7 @@ def test_hidden_files_and_folders_are_passed_over(write, tmp_path):
         (encode(1, "PNG")[:45], "truncated png"),
         (b"", "empty"),
         (b"not an image at all", "text"),
-        (encode(1, "GIF", "L"), "a format that is not taken"),
+        (encode(1, "PCX", "L"), "a format that is not taken"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "a format that starts a program"),
     ],
 )

@@ -43,22 +43,22 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_factory_of_the_current_folder() -> None:
     before = list(sys.path)
-    model = load_factory("my_networks:good")
+    model, _ = load_factory("my_networks:good")
     assert isinstance(model, torch.nn.Sequential)
     assert not model.training
     assert sys.path == before
 
 
 def test_a_factory_of_an_installed_package() -> None:
-    assert isinstance(load_factory("torch.nn:Identity"), torch.nn.Identity)
+    assert isinstance(load_factory("torch.nn:Identity")[0], torch.nn.Identity)
 
 
 @pytest.mark.parametrize("factory", ["good", "with_integers"])
 def test_weights(factory: str, folder: Path) -> None:
-    state = load_factory(f"my_networks:{factory}").state_dict()
+    state = load_factory(f"my_networks:{factory}")[0].state_dict()
     state["0.weight"] = torch.arange(6.0).reshape(2, 3)
     torch.save({"state_dict": state}, folder / "w.pt")
-    found = load_factory(f"my_networks:{factory}", folder / "w.pt").state_dict()
+    found = load_factory(f"my_networks:{factory}", folder / "w.pt")[0].state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
 
 

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import save_file
 
 from rir_deploy.errors import InputError, UsageError
-from rir_deploy.models.tensor_files import check_fit, read_tensors
+from rir_deploy.models.fit import check_fit
+from rir_deploy.models.tensor_files import read_tensors
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}
 

@@ -15,7 +15,7 @@ from rir_deploy.data.sources import open_source
 from rir_deploy.errors import InputError
 from rir_deploy.onnx_file import write_provenance
 from rir_deploy.pipeline.calibrate import open_session
-from rir_deploy.pipeline.plausible import check_images, doubtful, too_low
+from rir_deploy.pipeline.plausible import check_images, doubtful, repeated_images, too_low
 from tests.quantize.graphs import writer
 
 COLOURS = Preprocessing((8, 8), "RGB", (0.5,) * 3, (0.25,) * 3)
@@ -79,3 +79,13 @@ def test_images_like_those_of_the_proof_raise_no_alarm(expected: float, images: 
     )
     assert not any(too_low(share, images, expected) for share in shares)
     assert doubtful(expected - 0.15, max(images, 512), expected)
+
+
+@pytest.mark.parametrize(("distinct", "warned"), [(1, True), (40, True), (200, True), (201, False), (400, False)])
+def test_images_that_repeat_a_few_are_warned_of(distinct: int, warned: bool, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (distinct, 8, 8, 3), dtype=np.uint8)
+    np.savez(tmp_path / "images.npz", images=np.resize(pixels, (400, 8, 8, 3)))
+    dataset = Dataset(open_source(str(tmp_path / "images.npz")), COLOURS)
+    found = repeated_images(dataset, np.arange(400))
+    assert (found is not None) == warned
+    assert found is None or f"of the 400 calibration images of '{tmp_path / 'images.npz'}' only {distinct} " in found

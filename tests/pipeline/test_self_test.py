@@ -215,13 +215,15 @@ def test_one_of_a_bundle_is_a_candidate(bundled: Bundled, made: Made, rir: Runne
 
 def test_a_bundle_is_a_reference_on_other_images_too(bundled: Bundled, made: Made, rir: Runner, tmp_path: Path) -> None:
     """With --data it is its FP32 graph, and all options of a proof go with it."""
-    options = ("--data", "digits:test", "--layers", "--margin", 50, "--json")
+    options = ("--data", "digits:test", "--layers", "--max-class-drop", 50, "--json")
     ran = rir("verify", bundled.file, bundled.file, "--engine", "fp16", *options)
     assert ran.code == 0, ran.err
     assert ran.json["reference"]["path"] == f"{bundled.file}/fp32"
     assert ran.json["candidate"]["path"] == f"{bundled.file}/fp16"
     assert ran.json["images"] > 32
-    assert ran.json["drop"]["verdict"] == "non-inferior"
+    assert ran.json["gate"]["max_class_drop"] == 50
+    assert ran.json["drop"]["verdict"] == "cannot be judged"  # it was never trained
+    assert rir("verify", bundled.file, bundled.file, "--engine", "fp16", *options, "--margin", 50).code == 3
     (tmp_path / "wrong.onnx").write_bytes(reversed_classes(made.onnx.read_bytes()))
     ran = rir("verify", bundled.file, tmp_path / "wrong.onnx", *options)
     assert ran.code == 3

@@ -28,7 +28,7 @@ def test_it_holds_every_table_of_the_page() -> None:
     assert [len(row) for row in rows(markdown)] == wanted
     assert markdown.startswith("## Deployment of training/model.safetensors: passed\n")
     assert ["openvino-int8", "359", "99.17 %", "98.89 %"] in [row[:4] for row in rows(markdown)]
-    assert markdown.count("<details>") == markdown.count("</details>") == 3  # two graphs' layers, one ranking
+    assert markdown.count("<details>") == markdown.count("</details>") == 4  # two graphs' layers, one ranking, recall
     assert "**To be wary of:** int8-cpu diverges first at the node 'mid/Conv' (layers.0, residual)" in markdown
 
 

@@ -90,7 +90,8 @@ CASES: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     ),
     (
         lambda run: run["engines"][1]["verify"]["drop"].update(verdict="fine"),
-        "'engines[1].verify.drop.verdict' must be 'non-inferior' or 'inferior' or 'undecided', not 'fine'",
+        "'engines[1].verify.drop.verdict' must be 'non-inferior' or 'inferior' or 'undecided' or 'cannot be judged', "
+        "not 'fine'",
     ),
     (
         lambda run: run["layers"][0]["rows"][0].update(verdict="lost"),
@@ -131,6 +132,8 @@ def _required(data: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 OPTIONAL = {"notes", "status", "reason", "speedup", "warnings", "work", "max", "load_ms"}
+# What records of before do not have.
+OPTIONAL |= {"distinct_images", "doubts", "classes", "worst_class"}
 PLACES = [
     place
     for place in _required(sample())

@@ -19,6 +19,8 @@ from rir_deploy.pipeline.verify import batch_sizes
 from tests.conftest import Made, Runner
 from tests.verify.trained import Trained
 
+POWERS = [16, 32, 64, 128, 256, 512, 1024]
+
 
 def with_recipe(source: Path, target: Path, **preprocess: Any) -> Path:
     """A copy of a graph that records another preprocessing."""
@@ -94,7 +96,7 @@ def test_an_engine_is_tried_at_the_sizes_it_is_built_for(made: Made, rir: Runner
     assert rir(*build).code == 0
     ran = rir("verify", made.checkpoint, engine, "--json", "--batch", 4)
     assert ran.code == 0, ran.err
-    assert [check["size"] for check in ran.json["batches"]] == [2, 4, 7, 9]
+    assert [check["size"] for check in ran.json["batches"]] == [2, 3, 4, 5, 6, 7, 8, 9]
     assert all(check["passed"] for check in ran.json["batches"])
 
 
@@ -126,16 +128,52 @@ def test_layers_of_an_engine_that_is_trusted(made: Made, rir: Runner, tmp_path: 
 @pytest.mark.parametrize(
     ("batch", "optimum", "sizes"),
     [
-        ((1, 32), 8, [1, 7, 8, 31, 32]),
+        ((1, 32), 8, [*range(1, 9), 16, 31, 32]),
         ((1, 1), 1, [1]),
-        ((2, 6), 4, [2, 4, 5, 6]),
-        ((1, 5000), 1, [1, 7, 1021, 1024]),
-        ((1, 4096), None, [1, 7, 13, 16]),
+        ((2, 6), 4, [2, 3, 4, 5, 6]),
+        ((1, 100), 20, [*range(1, 9), 16, 20, 32, 64, 97, 100]),
+        ((1, 5000), 1, [*range(1, 9), *POWERS]),
+        ((1, 300), 100, [*range(1, 9), 16, 32, 64, 100, 128, 256, 300]),
+        ((1, 4096), None, [*range(1, 9), *POWERS]),
+        ((40, 64), 40, [40, 61, 64]),
+        ((16, 16), None, [16]),
     ],
 )
 def test_sizes(batch: tuple[int, int], optimum: int | None, sizes: list[int]) -> None:
     side = Side("x", "engine", "fp32", "", None, "", lambda _: lambda x: x, batch=batch, optimum=optimum)
     assert batch_sizes(side, 16) == sizes
+
+
+@pytest.mark.parametrize(("image", "largest"), [((1, 8, 8), 1024), ((3, 32, 32), 1024), ((3, 224, 224), 64)])
+def test_sizes_are_bounded_by_memory(image: tuple[int, int, int], largest: int) -> None:
+    """64 MiB of images; but what was run anyway is tried too."""
+    side = Side("x", "onnx", "fp32", "", None, "", lambda _: lambda x: x)
+    assert batch_sizes(side, 16, 4 * int(np.prod(image)))[-1] <= 2**26 // (4 * int(np.prod(image)))
+    assert max(size for size in batch_sizes(side, 16, 4 * int(np.prod(image))) if size & (size - 1) == 0) == largest
+    assert 128 in batch_sizes(side, 128, 4 * int(np.prod(image)))
+
+
+@pytest.mark.parametrize("size", [3, 5, 8, 64, 512, 1024])
+def test_a_fault_at_exactly_one_batch_size_is_found(made: Made, size: int, rir: Runner, tmp_path: Path) -> None:
+    """The outputs are doubled where a batch holds so many images, and nowhere else."""
+    model = onnx.load(made.onnx)
+    output = model.graph.output[0].name
+    for node in model.graph.node:
+        node.output[:] = ["inner" if name == output else name for name in node.output]
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([size]), "fault_size"))
+    model.graph.node.extend(
+        [
+            onnx.helper.make_node("Shape", ["inner"], ["fault_batch"], start=0, end=1),
+            onnx.helper.make_node("Equal", ["fault_batch", "fault_size"], ["fault_here"]),
+            onnx.helper.make_node("Add", ["inner", "inner"], ["doubled"]),
+            onnx.helper.make_node("Where", ["fault_here", "doubled", "inner"], [output]),
+        ]
+    )
+    onnx.save(model, tmp_path / "faulty.onnx")
+    ran = rir("verify", made.checkpoint, tmp_path / "faulty.onnx", "--json")
+    assert ran.code == 3
+    assert [check["size"] for check in ran.json["batches"] if not check["passed"]] == [size]
+    assert f"at batch {size}: " in ran.err
 
 
 def test_a_graph_whose_batch_is_baked_in_fails_at_another(made: Made, rir: Runner, tmp_path: Path) -> None:
@@ -151,8 +189,8 @@ def test_a_graph_whose_batch_is_baked_in_fails_at_another(made: Made, rir: Runne
     onnx.save(model, tmp_path / "leaks.onnx")
     ran = rir("verify", tmp_path / "leaks.onnx", tmp_path / "leaks.onnx", "--json")
     assert ran.code == 3
-    assert [check["size"] for check in ran.json["batches"] if not check["passed"]] == [7, 31, 32]
-    assert "at batch 7" in ran.json["failures"][0]
+    assert [check["size"] for check in ran.json["batches"] if not check["passed"]] == [*range(2, 9), *POWERS]
+    assert "at batch 2" in ran.json["failures"][0]
 
 
 def test_bounds_by_output(made: Made, rir: Runner, tmp_path: Path) -> None:
@@ -217,5 +255,12 @@ def test_an_output_that_is_no_class_is_named_by_its_number(made: Made, rir: Runn
 def test_what_people_read(trained: Trained, rir: Runner) -> None:
     ran = rir("verify", trained.checkpoint, trained.cpu)
     assert ran.code == 0, ran.err
-    for words in ("top-1 drop", "95 % interval", "McNemar", "KL of the softmax", "batches of 1, 7, 31, 32", "passed"):
+    for words in (
+        "top-1 drop",
+        "95 % interval",
+        "McNemar",
+        "KL of the softmax",
+        "batches of 1, 2, 3, 4, 5, 6, 7, 8, 16, 32",
+        "passed",
+    ):
         assert words in ran.out

@@ -37,6 +37,7 @@ class Images:
     """Random pixels, as a source."""
 
     name, classes, labels = "noise", None, None
+    within, note = (None, None), None
 
     def __init__(self) -> None:
         self._images = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
