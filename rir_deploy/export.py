@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from rir_deploy.errors import BackendError, InputError
+from rir_deploy.verbosity import is_verbose
 
 if TYPE_CHECKING:
     from torch import nn
@@ -87,13 +89,18 @@ def export(module: nn.Module, options: ExportOptions) -> ir.Model:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """The exporter prints progress and warns of its own workings; what matters is raised."""
-    logging.disable(logging.WARNING)
+    if is_verbose():
+        with redirect_stdout(sys.stderr):
+            yield
+        return
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
     try:
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)
 
 
 def _tidy(model: ir.Model) -> ir.Model:

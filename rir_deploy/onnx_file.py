@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 
 from rir_deploy.artifacts import METADATA_KEY, Provenance, atomic_file
 from rir_deploy.errors import InputError, UsageError
+from rir_deploy.staging import data_name
 
 # protobuf cannot hold more in one file; larger weights go into one file beside it.
 EXTERNAL_DATA_BYTES = 1_900_000_000
@@ -72,9 +73,13 @@ def native_code(proto: onnx.ModelProto) -> str | None:
 
 
 def save_onnx(model: ir.Model, path: Path, *, force: bool) -> None:
-    """Write a model beside ``path`` and rename it into place; weights over 1.9 GB go to ``<name>.data`` beside it."""
+    """Write a model beside ``path`` and rename it into place; weights over 1.9 GB go to a file of their own beside it.
+
+    That file is called ``<name>.<hash>.data``, by what the model computes: a new graph never stands beside the weights
+    of an old one, whatever interrupts, and equal models give equal names and bytes.
+    """
     size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
-    external = f"{path.name}.data" if size > EXTERNAL_DATA_BYTES else None
+    external = data_name(path.name, graph_sha256(model)) if size > EXTERNAL_DATA_BYTES else None
     with atomic_file(path, force=force) as temporary:
         ir.save(model, temporary, external_data=external)
 

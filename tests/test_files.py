@@ -134,9 +134,9 @@ def test_no_weight_is_serialised_to_hash_a_graph(monkeypatch: pytest.MonkeyPatch
 def test_large_weights_go_beside_the_file_and_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rir_deploy.onnx_file.EXTERNAL_DATA_BYTES", 10)
     save_onnx(model(), tmp_path / "m.onnx", force=False)
-    assert "m.onnx.data" in os.listdir(tmp_path)
+    (data,) = tmp_path.glob("m.onnx.*.data")
     loaded = load_onnx(tmp_path / "m.onnx")
-    os.remove(tmp_path / "m.onnx.data")
+    data.unlink()
     assert graph_sha256(loaded) == graph_sha256(model())
 
 

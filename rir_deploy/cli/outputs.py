@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 
+from rir_deploy.cli.messages import verbose_option
 from rir_deploy.errors import RirDeployError, UsageError
 
 Role = Literal["file", "report", "cache", "folder", "engine"]
@@ -37,11 +39,29 @@ class OutputPath(click.Path):
 
 
 class Command(click.Command):
-    """A command that begins only where what it writes replaces nothing that it reads."""
+    """A command that begins only where what it writes replaces nothing that it reads, and no one else writes it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.append(verbose_option())
 
     def invoke(self, ctx: click.Context) -> Any:
         protect(ctx)
-        return super().invoke(ctx)
+        with _claims(ctx):
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _claims(ctx: click.Context) -> Iterator[None]:
+    """Hold every output for as long as the command works. Caches are shared: they are replaced one by one."""
+    from rir_deploy.claim import claimed, claimed_folder
+
+    with ExitStack() as stack:
+        for param in ctx.command.params:
+            path = ctx.params.get(param.name or "")
+            if isinstance(param.type, OutputPath) and param.type.role != "cache" and isinstance(path, Path):
+                stack.enter_context((claimed_folder if param.type.role == "folder" else claimed)(path))
+        yield
 
 
 @dataclass(frozen=True)

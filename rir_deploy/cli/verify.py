@@ -138,7 +138,7 @@ def command(
     else:
         print_verified(verified)
     if not verified.passed:
-        click.echo(f"rir-deploy: parity failed: {'; '.join(verified.failures)}", err=True)
+        common.complain(f"parity failed: {'; '.join(verified.failures)}")
         return GateError.exit_code
     return 0
 
@@ -154,7 +154,7 @@ def _stages(request: StagesRequest, as_json: bool) -> int:
     else:
         print_stages(stages)
     if stages.failures:
-        click.echo(f"rir-deploy: parity failed: {'; '.join(stages.failures)}", err=True)
+        common.complain(f"parity failed: {'; '.join(stages.failures)}")
         return GateError.exit_code
     return 0
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from rir_deploy.engines.tensorrt_gpu import NoGpu, probe_gpu
 from rir_deploy.errors import BackendError
+from rir_deploy.verbosity import is_verbose
 
 _INSTALL = "python -m pip install onnxruntime"  # not [host], which brings torch: a device wants the runtime alone
 
@@ -60,6 +61,13 @@ def import_runtime() -> Any:
     return importlib.import_module("onnxruntime")
 
 
+def log_severity() -> int:
+    """For sessions: warnings and up where a user asked for them, else nothing. An error is raised as well as logged,
+    and in a log it would bring names out of the model to the terminal as they are.
+    """
+    return 2 if is_verbose() else 4
+
+
 def load_runtime(provider: OrtProvider) -> Any:
     """The module `onnxruntime`, with the provider in it.
 
@@ -85,7 +93,7 @@ def load_runtime(provider: OrtProvider) -> Any:
     gpu = probe_gpu()
     if isinstance(gpu, NoGpu):
         raise BackendError(f"{provider.label} needs an NVIDIA GPU: {gpu.reason}")
-    ort.set_default_logger_severity(4)  # its warnings are exceptions here
+    ort.set_default_logger_severity(log_severity())
     if provider.plugin:
         _register(ort, provider, plugin)
     elif hasattr(ort, "preload_dlls"):  # CUDA's libraries out of NVIDIA's Python packages, where those are

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rir_deploy.engines.base import Array, TensorSpec
-from rir_deploy.engines.ort_provider import OrtProvider, first_line, load_runtime, plugin_devices
+from rir_deploy.engines.ort_provider import OrtProvider, first_line, load_runtime, log_severity, plugin_devices
 from rir_deploy.engines.session import SessionBase, usable_cores
 from rir_deploy.engines.tensorrt_gpu import Gpu, probe_gpu
 from rir_deploy.errors import BackendError, InputError
@@ -74,7 +74,7 @@ class OrtSession(SessionBase):
 
 def _session_options(ort: Any, provider: OrtProvider, threads: int | None, exclusive: bool) -> Any:
     options = ort.SessionOptions()
-    options.log_severity_level = 4 if provider.gpu else 3
+    options.log_severity_level = log_severity()
     if not exclusive:
         # Threads that spin between calls take the cores from whatever else computes here: PyTorch, another engine.
         options.add_session_config_entry("session.force_spinning_stop", "1")

@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from rir_deploy import __version__
 from rir_deploy.artifacts import Provenance, atomic_folder, check_output, sha256_file
+from rir_deploy.claim import claimed
 from rir_deploy.engines import BACKENDS, get_backend
 from rir_deploy.engines.base import GRAPH_NAME, BatchRange, BuildOptions, Built, fit_batch, input_spec, output_specs
 from rir_deploy.engines.graph import graph_precision
@@ -31,6 +32,7 @@ from rir_deploy.pipeline.realized import check_realized
 from rir_deploy.pipeline.sides import kind_of
 from rir_deploy.pipeline.sources import choose_recipe
 from rir_deploy.recipe import Recipe
+from rir_deploy.staging import data_files
 
 # The ranges an engine's graph was quantised or checked with, kept in its folder.
 RANGES_NAME = "ranges.json"
@@ -118,7 +120,6 @@ def build_engine(request: BuildRequest, output: Path, *, force: bool, progress: 
     Raises:
         UsageError, InputError, BackendError, GateError: as the stages do.
     """
-    started = time.perf_counter()
     if request.precision != "int8" and (request.keep or request.search is not None):
         raise UsageError("--keep and --max-drop say what INT8 leaves in float; they go with --int8")
     if request.precision != "int8" and request.reduced_range:
@@ -126,6 +127,12 @@ def build_engine(request: BuildRequest, output: Path, *, force: bool, progress: 
     if request.precision in (None, "fp32") and request.calibration.is_given:
         raise UsageError("calibration images and ranges are for --int8 and --fp16; leave them out, or name a precision")
     check_output(output, force=force)
+    with claimed(output):
+        return _build(request, output, force, progress)
+
+
+def _build(request: BuildRequest, output: Path, force: bool, progress: Progress) -> EngineBuilt:
+    started = time.perf_counter()
     backend = get_backend(choose_backend(request.backend))
     options = BuildOptions(request.batch, request.targets, request.tensorrt, _phases(backend.name, progress))
     backend.check(request.precision, options)
@@ -210,8 +217,7 @@ def _graph(request: BuildRequest, progress: Progress) -> tuple[ir.Model, dict[st
 def _manifest(request: BuildRequest, model: ir.Model, built: Built, parents: dict[str, str], folder: Path) -> Manifest:
     provenance = read_provenance(model)
     batch = request.batch
-    data = f"{GRAPH_NAME}.data"  # where `save_onnx` puts large weights
-    extra = (*built.extra_files, *([data] if (folder / data).exists() else []))
+    extra = (*built.extra_files, *(file.name for file in data_files(folder / GRAPH_NAME)))
     return Manifest(
         backend=built.backend,
         backend_version=built.backend_version,

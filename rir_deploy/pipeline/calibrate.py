@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from rir_deploy.artifacts import atomic_file, sha256_json
 from rir_deploy.engines import get_backend
 from rir_deploy.engines.base import input_spec
 from rir_deploy.errors import InputError, UsageError, unknown_name
+from rir_deploy.file_system import scratch_folder
 from rir_deploy.onnx_file import graph_sha256, save_onnx
 from rir_deploy.pipeline.images import Images, choose_images
 from rir_deploy.pipeline.plausible import FEW, check_images
@@ -200,8 +200,8 @@ def open_images(model: ir.Model, recipe: Recipe, request: CalibrationRequest) ->
 @contextmanager
 def open_session(model: ir.Model, names: tuple[str, ...]) -> Iterator[Run]:
     """A model in ONNX Runtime, giving the tensors ``names`` beside its outputs."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "observed.onnx"
+    with scratch_folder() as folder:
+        path = folder / "observed.onnx"
         save_onnx(mark_outputs(model, names) if names else model, path, force=False)
         with get_backend("onnxruntime").load(path) as session:
             yield session.run
