@@ -116,6 +116,8 @@ def check_output_file(path: Path, *, force: bool) -> None:
     check_output(path, force=force)
     if path.is_dir():
         raise UsageError(f"cannot write '{path}': it is a folder; name a file")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"cannot write '{path}': it is a device or a pipe, which cannot be replaced; name a file")
 
 
 @contextmanager
@@ -132,7 +134,7 @@ def atomic_folder(path: Path, *, force: bool) -> Iterator[Path]:
     check_output(path, force=force)
     with claimed(path), staged(path) as (folder, target):
         yield folder
-        follow_umask(folder, target)
+        follow_umask(folder)
         if force and os.path.lexists(target):
             replace_with_folder(folder, target)
         else:
@@ -152,12 +154,12 @@ def atomic_file(path: Path, *, force: bool) -> Iterator[Path]:
     """
     check_output_file(path, force=force)
     with staged(path) as (folder, target):
-        yield folder / target.name
-        follow_umask(folder, target)
-        names = sorted(os.listdir(folder), key=lambda name: name == target.name)
-        for name in names:
-            if force or name != target.name:
-                os.replace(folder / name, target.parent / name)
-            else:
-                put_new(folder / name, target, path)
-        remove_stale_data(target, names)
+        yield folder / path.name
+        follow_umask(folder, path.name, target)
+        for name in set(os.listdir(folder)) - {path.name}:
+            os.replace(folder / name, target.parent / name)
+        if force:
+            os.replace(folder / path.name, target)
+        else:
+            put_new(folder / path.name, target, path)
+        remove_stale_data(target)

@@ -77,9 +77,14 @@ def save_onnx(model: ir.Model, path: Path, *, force: bool) -> None:
 
     That file is called ``<name>.<hash>.data``, by what the model computes: a new graph never stands beside the weights
     of an old one, whatever interrupts, and equal models give equal names and bytes.
+
+    Raises:
+        UsageError: ``path`` exists and ``force`` is not given, or cannot be written.
     """
     size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
     external = data_name(path.name, graph_sha256(model)) if size > EXTERNAL_DATA_BYTES else None
+    if external is not None and path.is_symlink():
+        raise UsageError(f"'{path}' is a link, beside which its weights would not be found; name the file itself")
     with atomic_file(path, force=force) as temporary:
         ir.save(model, temporary, external_data=external)
 

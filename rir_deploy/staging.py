@@ -7,11 +7,12 @@ exchange two names, is called ``.NAME.xxxxxxxx.old.part``, and is put back by wh
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -58,16 +59,18 @@ def _held(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def follow_umask(folder: Path, target: Path) -> None:
-    """Give what a library wrote the permissions that any new file has here, or those of the file it replaces.
+def follow_umask(folder: Path, name: str = "", target: Path | None = None) -> None:
+    """Give what a library wrote the permissions that any new file has here; the file ``name`` those of the ``target``
+    that it replaces, if that is there.
 
     The staging folder was made with all permissions that the umask leaves, so it tells them.
     """
     mode = folder.stat().st_mode & 0o777
     for file in folder.rglob("*"):
         if not file.is_symlink():
-            replaced = file == folder / target.name and target.is_file()
-            file.chmod(target.stat().st_mode & 0o777 if replaced else mode if file.is_dir() else mode & 0o666)
+            file.chmod(mode if file.is_dir() else mode & 0o666)
+    if target is not None and target.is_file():
+        (folder / name).chmod(target.stat().st_mode & 0o777)
 
 
 def put_new(source: Path, target: Path, path: Path) -> None:
@@ -133,11 +136,25 @@ def data_name(name: str, digest: str) -> str:
 def data_files(target: Path) -> list[Path]:
     """Files beside ``target`` that are called as its weights are."""
     pattern = re.compile(_DATA.format(name=re.escape(target.name), digest=_DATA_DIGEST))
-    return [path for path in target.parent.iterdir() if pattern.fullmatch(path.name)]
+    try:
+        return [path for path in target.parent.iterdir() if pattern.fullmatch(path.name)]
+    except OSError:  # there is no such folder, or it cannot be read
+        return []
 
 
-def remove_stale_data(target: Path, written: Collection[str]) -> None:
-    """Remove the weights of what ``target`` was before, none of which is among the files just ``written``."""
+def remove_stale_data(target: Path) -> None:
+    """Remove the weights of what ``target`` was before, unless a copy of that graph still names them."""
     for path in data_files(target):
-        if path.name not in written:
+        if not any(_mentions(file, path.name) for file in (target, *target.parent.glob("*.onnx"))):
             path.unlink(missing_ok=True)
+
+
+def _mentions(file: Path, name: str) -> bool:
+    """Whether a file has that name in it; one that cannot be read may have."""
+    try:
+        with open(file, "rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return content.find(name.encode()) >= 0
+    except ValueError:  # it is empty
+        return False
+    except OSError:
+        return not file.is_dir()
