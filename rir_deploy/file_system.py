@@ -91,9 +91,15 @@ def scratch_folder(prefix: str = "rir-deploy-") -> Iterator[Path]:
     Raises:
         UsageError: the disk is full, naming the folder for temporary files and how another is chosen.
     """
-    full = writing_to("temporary files", "make room, or name another folder for them by TMPDIR")
-    with full, tempfile.TemporaryDirectory(prefix=prefix) as name:
-        yield Path(name)
+    way_out = "make room, or name another folder for them by TMPDIR"
+    with writing_to("temporary files", way_out), tempfile.TemporaryDirectory(prefix=prefix) as name:
+        try:
+            yield Path(name)
+        except UsageError as error:  # of what was to be written in it, under a name that the user has not given
+            reason = full_disk(error.__cause__)
+            if name not in str(error) or reason is None:
+                raise
+            raise UsageError(f"cannot write temporary files: {reason}; {way_out}") from error
 
 
 @contextmanager

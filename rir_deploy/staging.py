@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rir_deploy.errors import UsageError
+from rir_deploy.errors import RirDeployError, UsageError
 from rir_deploy.file_system import exchange, rename_new, try_lock, writing_to
 
 _LEFTOVER = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}(?P<old>\.old)?\.part")
@@ -41,6 +41,11 @@ def staged(path: Path) -> Iterator[tuple[Path, Path]]:
     try:
         with _held(folder), writing_to(f"'{path}'"):
             yield folder, target
+    except RirDeployError as error:  # it may speak of the folder, which is gone by then
+        message = str(error).replace(str(folder / path.name), str(path)).replace(str(folder), str(path))
+        if message == str(error):
+            raise
+        raise type(error)(message) from (error.__cause__ or error)
     finally:
         _remove(folder)
 

@@ -40,6 +40,10 @@ class OutputPath(click.Path):
         return super().convert(value, param, ctx)
 
 
+class OutputUnread(Exception):
+    """Whoever reads stdout has seen enough, as ``head`` has."""
+
+
 class Command(click.Command):
     """A command that begins only where what it writes replaces nothing that it reads, and no one else writes it."""
 
@@ -49,8 +53,11 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         protect(ctx)
-        with _claims(ctx):
-            return super().invoke(ctx)
+        try:
+            with _claims(ctx):
+                return super().invoke(ctx)
+        except BrokenPipeError as error:  # which click would make an exit code of 1
+            raise OutputUnread from error
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from rir_deploy.engines.base import GRAPH_NAME, BatchRange, BuildOptions, Built,
 from rir_deploy.engines.graph import graph_precision
 from rir_deploy.engines.manifest import Manifest, record_file, write_manifest
 from rir_deploy.engines.tensorrt_options import TensorRtOptions
-from rir_deploy.errors import BackendError, RirDeployError, UsageError
+from rir_deploy.errors import BackendError, UsageError
 from rir_deploy.fold import fold
 from rir_deploy.onnx_file import load_onnx, read_provenance, save_onnx, write_provenance
 from rir_deploy.pipeline.calibrate import CalibrationRequest, write_ranges
@@ -147,10 +147,7 @@ def _build(request: BuildRequest, output: Path, force: bool, progress: Progress)
             write_ranges(lowered.tuned or lowered.table, folder / RANGES_NAME, lowered.options, force=False)
         progress(f"building for {backend.name}", 0, 1)
         building = time.perf_counter()
-        try:
-            built = backend.build(lowered.model, folder, options)
-        except RirDeployError as error:  # it speaks of the folder that it builds in, which is gone by then
-            raise type(error)(str(error).replace(str(folder), str(output))) from error
+        built = backend.build(lowered.model, folder, options)
         built_in = time.perf_counter() - building
         float_convs = check_realized(lowered.precision, built, lowered.model)
         progress(f"building for {backend.name}", 1, 1)
