@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from rir_deploy.cli.messages import messages_hidden
-from rir_deploy.cli.outputs import OutputPath, OutputUnread, Role
+from rir_deploy.cli.outputs import OutputPath, Role, UnreadOutputError
 from rir_deploy.cli.signals import interruptible, signal_of
 from rir_deploy.errors import InputError, RirDeployError, UsageError, unknown_name
 from rir_deploy.file_system import system_error, writing_to
@@ -174,7 +174,7 @@ def _run(command: click.Command, arguments: list[str]) -> int:
         return UsageError.exit_code
     except (click.Abort, KeyboardInterrupt) as error:
         return _told("interrupted", 128 + signal_of(error), arguments)
-    except OutputUnread:
+    except UnreadOutputError:
         _close_stdout()
         return 0
     except Exception as error:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +15,10 @@ from typing import TextIO
 import click
 
 from rir_deploy.plain_text import printable
-from rir_deploy.verbosity import LOGGER
+from rir_deploy.verbosity import LOGGER, is_verbose
+
+# What ONNX Runtime colours its lines with.
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class _Plain(logging.Handler):
@@ -44,7 +50,7 @@ def messages_hidden() -> Iterator[None]:
 
 
 def show_messages() -> None:
-    """Show what is hidden. Called within `messages_hidden`, which puts everything back."""
+    """Show what Python's libraries say. Called within `messages_hidden`, which puts everything back."""
     logging.disable(logging.NOTSET)
     logging.getLogger(LOGGER).setLevel(logging.INFO)
     warnings.simplefilter("default")
@@ -62,9 +68,45 @@ def _show_warning(
     click.echo(printable(f"{filename}:{lineno}: {category.__name__}: {message}"), err=True)
 
 
-def _verbose(_ctx: click.Context, _param: click.Parameter, value: bool) -> None:
-    if value:
+@contextmanager
+def native_text_plain() -> Iterator[None]:
+    """What native code writes to stderr goes through a pipe, and out of it as plain lines that say so: names of a model are in it.
+
+    Python's own stderr stays what it is, so that progress bars are drawn on a terminal.
+    """
+    before = sys.stderr
+    if before is None:
+        yield
+        return
+    encoding, real, (reading, writing) = before.encoding, os.dup(2), os.pipe()
+    os.dup2(writing, 2)
+    os.close(writing)
+    copier = threading.Thread(target=_copy_plain, args=(reading, real), daemon=True)
+    copier.start()
+    if before is sys.__stderr__:
+        sys.stderr = os.fdopen(os.dup(real), "w", buffering=1, encoding=encoding, errors="backslashreplace")
+    try:
+        yield
+    finally:
+        if sys.stderr is not before:
+            sys.stderr.close()
+            sys.stderr = before
+        os.dup2(real, 2)  # the end of the pipe, unless a child has it open
+        copier.join(timeout=1)
+        os.close(real)
+
+
+def _copy_plain(source: int, target: int) -> None:
+    with os.fdopen(source, encoding="utf-8", errors="backslashreplace", newline="\n") as lines:
+        for line in lines:
+            text = printable(_COLOUR.sub("", line.removesuffix("\n")))
+            os.write(target, f"runtime: {text}\n".encode(errors="backslashreplace"))
+
+
+def _verbose(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value and not is_verbose():
         show_messages()
+        ctx.find_root().with_resource(native_text_plain())
 
 
 def verbose_option() -> click.Option:

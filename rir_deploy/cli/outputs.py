@@ -40,7 +40,7 @@ class OutputPath(click.Path):
         return super().convert(value, param, ctx)
 
 
-class OutputUnread(Exception):
+class UnreadOutputError(Exception):
     """Whoever reads stdout has seen enough, as ``head`` has."""
 
 
@@ -57,7 +57,7 @@ class Command(click.Command):
             with _claims(ctx):
                 return super().invoke(ctx)
         except BrokenPipeError as error:  # which click would make an exit code of 1
-            raise OutputUnread from error
+            raise UnreadOutputError from error
 
 
 @contextmanager
