@@ -70,7 +70,8 @@ def _show_warning(
 
 @contextmanager
 def native_text_plain() -> Iterator[None]:
-    """What native code writes to stderr goes through a pipe, and out of it as plain lines that say so: names of a model are in it.
+    """What native code writes to stderr goes through a pipe, and out of it as plain lines that say whose they are:
+    names of a model are in them.
 
     Python's own stderr stays what it is, so that progress bars are drawn on a terminal.
     """
