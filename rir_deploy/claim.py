@@ -72,17 +72,24 @@ def _take(path: Path) -> tuple[int | None, str]:
     """The descriptor of the locked file, or None and who holds it."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        if try_lock(descriptor) is False:
+            with os.fdopen(descriptor, "rb") as held:
+                return None, held.read(_MAX_OWNER).decode(errors="replace")
+        if not _is_named(descriptor, path):  # its owner removed it between the opening and the lock
+            os.close(descriptor)
+            continue
         try:
-            if try_lock(descriptor) is False:
-                return None, os.read(descriptor, _MAX_OWNER).decode(errors="replace")
-            if _is_named(descriptor, path):
-                os.ftruncate(descriptor, 0)
-                os.write(descriptor, _me().encode())
-                kept, descriptor = descriptor, -1
-                return kept, ""
-        finally:  # what is not kept: its owner removed the file between the opening and the lock, for one
-            if descriptor >= 0:
-                os.close(descriptor)
+            os.ftruncate(descriptor, 0)
+            _write_all(descriptor, _me().encode())
+        except BaseException:
+            _release(path, descriptor)
+            raise
+        return descriptor, ""
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
 
 
 def _is_named(descriptor: int, path: Path) -> bool:

@@ -114,8 +114,9 @@ def test_an_ignored_signal_stays_ignored_and_handlers_are_put_back() -> None:
 
 
 def test_a_second_signal_does_not_disturb_the_cleaning_up() -> None:
-    cleaned = []
-    with pytest.raises(Interrupted) as caught, interruptible():
+    cleaned: list[bool] = []
+
+    def work() -> None:
         try:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(10)
@@ -123,6 +124,9 @@ def test_a_second_signal_does_not_disturb_the_cleaning_up() -> None:
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.1)
             cleaned.append(True)
+
+    with pytest.raises(Interrupted) as caught, interruptible():
+        work()
     assert caught.value.number == signal.SIGTERM
     assert cleaned == [True]
 
