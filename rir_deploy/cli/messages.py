@@ -22,7 +22,10 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class _Plain(logging.Handler):
-    """Records as lines on stderr."""
+    """Warnings and what is worse as lines on stderr, and all that this package passes on."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING or record.name == LOGGER
 
     def emit(self, record: logging.LogRecord) -> None:
         click.echo(printable(f"{record.levelname.lower()}: {record.name}: {record.getMessage()}"), err=True)
