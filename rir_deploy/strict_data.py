@@ -17,8 +17,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-# No count, size or seed needs more.
-_LARGEST = 2**64 - 1
+# Beyond it an integer is no number to count with: what divides by it or draws it fails.
+_LARGEST = sys.float_info.max
 # Tables in tables: what reads them further down calls itself as often.
 _DEPTH = 100
 
@@ -28,8 +28,8 @@ def parse_json(text: str | bytes, *, unique: bool = True) -> Any:
     equal keys, as Python does.
 
     Raises:
-        ValueError: it is not JSON, has a key twice, nests too deeply, or holds a number out of range, a NUL character
-            or half of a surrogate pair.
+        ValueError: it is not JSON, has a key twice, nests too deeply, or holds a number out of range or half of a
+            surrogate pair.
     """
     try:
         data = json.loads(text, object_pairs_hook=_unique if unique else None, parse_float=_finite)
@@ -43,7 +43,7 @@ def parse_toml(data: bytes) -> dict[str, Any]:
     """TOML in UTF-8 as plain data.
 
     Raises:
-        ValueError: as `parse_json` does.
+        ValueError: as `parse_json` does; also for a NUL character, which no path can hold.
     """
     text = data.decode("utf-8")
     try:
@@ -54,7 +54,7 @@ def parse_toml(data: bytes) -> dict[str, Any]:
         raise
     except ValueError as error:  # of a number: the interpreter's limit for digits, for one
         raise ValueError("it holds a number that is out of range") from error
-    _check(table)
+    _check(table, nul=False)
     return table
 
 
@@ -74,8 +74,8 @@ def _finite(digits: str) -> float:
     return value
 
 
-def _check(data: object) -> None:
-    """Depth, integers and texts, keys as well; without recursion."""
+def _check(data: object, nul: bool = True) -> None:
+    """Depth, integers and texts, keys as well; without recursion. ``nul``: a text may hold that character."""
     level, depth = [data], 0
     while level:
         depth += 1
@@ -88,14 +88,14 @@ def _check(data: object) -> None:
             elif isinstance(item, list):
                 below += item
             elif isinstance(item, str):
-                _check_text(item)
+                _check_text(item, nul)
             elif isinstance(item, int) and abs(item) > _LARGEST:
                 raise ValueError("it holds an integer that is out of range")
         level = below
 
 
-def _check_text(text: str) -> None:
+def _check_text(text: str, nul: bool) -> None:
     if not text.isascii():
         text.encode("utf-8")  # UnicodeEncodeError is a ValueError
-    if "\0" in text:
+    if "\0" in text and not nul:
         raise ValueError("it holds a text with a NUL character")
