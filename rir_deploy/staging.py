@@ -19,7 +19,7 @@ from pathlib import Path
 from rir_deploy.errors import RirDeployError, UsageError
 from rir_deploy.file_system import exchange, rename_new, try_lock, writing_to
 
-_LEFTOVER = re.compile(r"\.(?P<name>.+)\.[0-9a-z_]+(?P<old>\.old)?\.part")
+_LEFTOVER = re.compile(r"\.(?P<name>.+?)\.[0-9a-z_]+(?P<old>\.old)?\.part")
 _DATA = "{name}.{digest}.data"
 _DATA_DIGEST = r"[0-9a-f]{16}"
 
