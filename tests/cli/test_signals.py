@@ -131,6 +131,29 @@ def test_a_second_signal_does_not_disturb_the_cleaning_up() -> None:
     assert cleaned == [True]
 
 
+def test_a_signal_that_python_drops_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a callback, or where a library catches everything."""
+    monkeypatch.setattr("rir_deploy.cli.signals._QUIET_SECONDS", 0.2)
+    before = signal.getsignal(signal.SIGALRM)
+    reached = []
+
+    def work() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        except BaseException:
+            reached.append("dropped")
+        time.sleep(10)
+        reached.append("never")
+
+    with pytest.raises(Interrupted) as caught, interruptible():
+        work()
+    assert caught.value.number == signal.SIGTERM
+    assert reached == ["dropped"]
+    assert signal.getsignal(signal.SIGALRM) == before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc")
 def test_two_builds_into_one_folder(made: Made, tmp_path: Path) -> None:
     """One of them is refused, or both come one after the other; the engine is whole."""
