@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rir_deploy.claim import claimed
 from rir_deploy.errors import InputError, UsageError
+from rir_deploy.staging import follow_umask, put_new, remove_stale_data, replace_with_folder, staged
+from rir_deploy.strict_data import parse_json
 
 METADATA_KEY = "rir_deploy.provenance"
 
@@ -66,7 +67,7 @@ class Provenance:
     def from_json(text: str) -> Provenance:
         """Read what `to_json` wrote; raises InputError on anything else."""
         try:
-            data = json.loads(text)
+            data = parse_json(text, unique=False)
             return Provenance(
                 stages=tuple(str(stage) for stage in data["stages"]),
                 precision=str(data["precision"]),
@@ -116,66 +117,50 @@ def check_output_file(path: Path, *, force: bool) -> None:
     check_output(path, force=force)
     if path.is_dir():
         raise UsageError(f"cannot write '{path}': it is a folder; name a file")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"cannot write '{path}': it is a device or a pipe, which cannot be replaced; name a file")
 
 
 @contextmanager
 def atomic_folder(path: Path, *, force: bool) -> Iterator[Path]:
     """Yield a temporary folder beside ``path``; rename it into place on success, remove it on any error.
 
+    What ``path`` held is there until the new folder is, whatever interrupts: the two are exchanged in one step. A link
+    is followed: what it points to is replaced, and the link stays.
+
     Raises:
-        UsageError: ``path`` exists and ``force`` is not given, or cannot be written.
+        UsageError: ``path`` exists and ``force`` is not given, cannot be written, or is being written by another
+            process.
     """
     check_output(path, force=force)
-    try:
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.absolute().parent))
-    except OSError as error:
-        raise UsageError(f"cannot write '{path}': {error.strerror}; choose another output") from error
-    try:
-        yield temporary
-        if path.is_dir() and not path.is_symlink():
-            # Two renames, so that the old output is never gone before the new one is in place.
-            old = temporary.with_suffix(".old.part")
-            os.replace(path, old)
-            try:
-                os.replace(temporary, path)
-            except OSError:
-                os.replace(old, path)
-                raise
-            shutil.rmtree(old)
+    with claimed(path), staged(path) as (folder, target):
+        yield folder
+        follow_umask(folder)
+        if force and os.path.lexists(target):
+            replace_with_folder(folder, target)
         else:
-            if path.exists():
-                path.unlink()
-            os.replace(temporary, path)
-        # mkdtemp makes folders private to the user; an ordinary output follows the umask.
-        path.chmod(0o777 & ~_umask())
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            put_new(folder, target, path)
 
 
 @contextmanager
 def atomic_file(path: Path, *, force: bool) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it into place on success, remove it on any error.
 
+    Files written beside the temporary one (external tensor data) are put beside ``path`` first, and the file itself
+    last, so that it never stands beside another's data; data of a file that was replaced is removed after. A link is
+    followed, and a file that is replaced passes its permissions on; a new one follows the umask.
+
     Raises:
         UsageError: ``path`` exists and ``force`` is not given, or cannot be written.
     """
     check_output_file(path, force=force)
-    try:
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.absolute().parent))
-    except OSError as error:
-        raise UsageError(f"cannot write '{path}': {error.strerror}; choose another output") from error
-    try:
-        # A folder of its own, so that files written beside (external tensor data) are cleaned up too.
+    with staged(path) as (folder, target):
         yield folder / path.name
-        for name in sorted(os.listdir(folder), key=lambda name: name == path.name):
-            os.replace(folder / name, path.absolute().parent / name)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        follow_umask(folder, path.name, target)
+        for name in set(os.listdir(folder)) - {path.name}:
+            os.replace(folder / name, target.parent / name)
+        if force:
+            os.replace(folder / path.name, target)
+        else:
+            put_new(folder / path.name, target, path)
+        remove_stale_data(target)

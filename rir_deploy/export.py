@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import re
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from rir_deploy.errors import BackendError, InputError, RirDeployError
+from rir_deploy.verbosity import is_verbose
 
 if TYPE_CHECKING:
     from torch import nn
@@ -91,13 +93,18 @@ def export(module: nn.Module, options: ExportOptions) -> ir.Model:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """The exporter prints progress, warns of its own workings and dumps its graphs; what matters is raised."""
+    if is_verbose():
+        with redirect_stdout(sys.stderr):
+            yield
+        return
+    before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)
 
 
 def _chain(error: BaseException) -> list[BaseException]:

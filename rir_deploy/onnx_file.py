@@ -17,6 +17,7 @@ from rir_deploy.artifacts import METADATA_KEY, Provenance, atomic_file
 from rir_deploy.errors import InputError, UsageError
 from rir_deploy.graph.normalize import normalize, parts, uses_alias
 from rir_deploy.graph.weights import is_weight
+from rir_deploy.staging import data_name
 
 # protobuf cannot hold more in one file; larger weights go into one file beside it.
 EXTERNAL_DATA_BYTES = 1_900_000_000
@@ -79,9 +80,18 @@ def native_code(proto: onnx.ModelProto) -> str | None:
 
 
 def save_onnx(model: ir.Model, path: Path, *, force: bool) -> None:
-    """Write a model beside ``path`` and rename it into place; weights over 1.9 GB go to ``<name>.data`` beside it."""
+    """Write a model beside ``path`` and rename it into place; weights over 1.9 GB go to a file of their own beside it.
+
+    That file is called ``<name>.<hash>.data``, by what the model computes: a new graph never stands beside the weights
+    of an old one, whatever interrupts, and equal models give equal names and bytes.
+
+    Raises:
+        UsageError: ``path`` exists and ``force`` is not given, or cannot be written.
+    """
     size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
-    external = f"{path.name}.data" if size > EXTERNAL_DATA_BYTES else None
+    external = data_name(path.name, graph_sha256(model)) if size > EXTERNAL_DATA_BYTES else None
+    if external is not None and path.is_symlink():
+        raise UsageError(f"'{path}' is a link, beside which its weights would not be found; name the file itself")
     with atomic_file(path, force=force) as temporary:
         ir.save(model, temporary, external_data=external)
 

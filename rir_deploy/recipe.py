@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -11,11 +10,7 @@ from typing import Any, Literal, get_args
 from rir_deploy.data.preprocess import Preprocessing
 from rir_deploy.data.tables import as_integer, as_list, as_number, as_table, as_text, check_table
 from rir_deploy.errors import InputError, UsageError, unknown_name
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from rir_deploy.strict_data import parse_toml
 
 Method = Literal["auto", "minmax", "percentile", "entropy", "mse"]
 
@@ -151,13 +146,13 @@ def packaged_recipes() -> dict[str, Path]:
 
 def _load_file(path: Path) -> Recipe:
     try:
-        data = tomllib.loads(path.read_bytes().decode("utf-8"))
+        data = parse_toml(path.read_bytes())
     except FileNotFoundError as error:
         known = ", ".join(packaged_recipes())
         raise UsageError(f"the recipe '{path}' does not exist (known by name: {known})") from error
     except OSError as error:
         raise InputError(f"cannot read the recipe '{path}': {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InputError(f"the recipe '{path}' is not TOML: {error}") from error
     try:
         return Recipe.from_dict({"name": path.stem, **data})

@@ -15,6 +15,8 @@ import rir_deploy
 PACKAGE = Path(rir_deploy.__file__).parent
 # What each stage may import of this package beside itself: helpers and records, never another stage.
 HELPERS = {"errors", "notices", "artifacts", "onnx_file", "tensorrt_rules", "graph", "__init__"}
+# What knows nothing of networks: the system's files, text for people, text of machines.
+PLAIN = {"claim", "file_system", "plain_text", "staging", "strict_data", "verbosity"}
 STAGES = {
     # The floor: what it imports, every stage imports with it.
     "graph": {"errors"},
@@ -61,7 +63,12 @@ def imports(path: Path) -> set[str]:
 def test_stages_do_not_import_stages(path: Path) -> None:
     unit = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     if unit in STAGES:
-        assert imports(path) <= STAGES[unit] | {unit}
+        assert imports(path) <= STAGES[unit] | {unit} | PLAIN
+
+
+@pytest.mark.parametrize("name", sorted(PLAIN))
+def test_plain_helpers_know_nothing_of_networks(name: str) -> None:
+    assert imports(PACKAGE / f"{name}.py") <= PLAIN | {"errors"}
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 from rir_deploy.bench.options import SYNCHRONOUS
 from rir_deploy.bench.rows import BenchRow
 from rir_deploy.errors import BackendError, InputError
+from rir_deploy.strict_data import parse_json
 
 # (engine, backend, batch size, mode)
 Key = tuple[str, str, int, str]
@@ -138,7 +138,7 @@ def read_baseline(path: Path, role: str = "baseline") -> Baseline:
         InputError: no such file, not JSON, no usable row, a figure that is no positive number, a row twice.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"there is no {role} '{path}'; write one with: bench ... --json > {path}") from error
     except (OSError, ValueError, RecursionError) as error:

@@ -13,6 +13,7 @@ from typing import Any
 
 from rir_deploy.data.tables import as_integer, as_list, as_number, as_table, as_text, check_table
 from rir_deploy.errors import InputError
+from rir_deploy.strict_data import parse_json
 
 INDEX_NAME = "index.json"
 IMAGES_NAME = "golden/images.npy"
@@ -158,7 +159,7 @@ class Index:
     def from_json(text: str) -> Index:
         """Read what `to_json` wrote; InputError on anything else."""
         try:
-            data = json.loads(text)
+            data = parse_json(text)
             if not isinstance(data, dict) or data.get("format") != FORMAT:
                 raise InputError(f"its index is not of format {FORMAT}, which this version reads")
             index = _index(data)

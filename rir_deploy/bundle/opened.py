@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from rir_deploy.bundle.archive import unpack
 from rir_deploy.bundle.golden import IMAGES, OUTPUTS, read_array
 from rir_deploy.bundle.index import IMAGES_NAME, Index, Item
 from rir_deploy.errors import InputError, RirDeployError, UsageError, unknown_name
+from rir_deploy.file_system import scratch_folder
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ def open_bundle(path: Path) -> Iterator[Bundle]:
         UsageError: there is no such file.
         InputError: any byte of it is not as it was written.
     """
-    with tempfile.TemporaryDirectory(prefix="rir-deploy-") as name:
-        bundle = Bundle(path, Path(name), unpack(path, Path(name)))
+    with scratch_folder() as folder:
+        bundle = Bundle(path, folder, unpack(path, folder))
         try:
             yield bundle
         except RirDeployError as error:

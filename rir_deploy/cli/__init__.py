@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import io
+import os
 import sys
 from typing import Any, cast
 
@@ -10,6 +12,7 @@ import click
 
 from rir_deploy import __version__
 from rir_deploy.cli.common import notices, run_command
+from rir_deploy.cli.messages import verbose_option
 
 # In the order of a deployment. A command not listed here does not exist.
 COMMANDS: dict[str, str] = {
@@ -66,9 +69,25 @@ def cli() -> None:
       3  a gate failed: parity, accuracy, a required fold
       4  a backend or hardware is not there
       5  bad input: malformed, unsupported or untrusted
+      130, 143, 129  ended by Ctrl-C, SIGTERM, SIGHUP; nothing is left half-written
     """
+
+
+cli.params.append(verbose_option())
 
 
 def main() -> None:
     """The entry point of ``rir-deploy``."""
+    for descriptor in range(3):  # where one is closed, a file that is opened later would take its place
+        _open_if_closed(descriptor)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what it cannot say is spelled out
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run_command(cli))
+
+
+def _open_if_closed(descriptor: int) -> None:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        os.open(os.devnull, os.O_RDWR)

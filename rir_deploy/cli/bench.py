@@ -152,5 +152,5 @@ def _export(benched: Benched, path: Path, force: bool) -> None:
 def _judge(gate: BaselineResult | None) -> int:
     if gate is None or gate.passed:
         return 0
-    click.echo(f"rir-deploy: worse than the baseline: {'; '.join(gate.failures)}", err=True)
+    common.complain(f"worse than the baseline: {'; '.join(gate.failures)}")
     return GateError.exit_code

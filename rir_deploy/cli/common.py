@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from rir_deploy.cli.outputs import OutputPath, Role
+from rir_deploy.cli.messages import messages_hidden
+from rir_deploy.cli.outputs import OutputPath, Role, UnreadOutputError
+from rir_deploy.cli.signals import interruptible, signal_of
 from rir_deploy.errors import InputError, RirDeployError, UsageError, unknown_name
+from rir_deploy.file_system import system_error, writing_to
 from rir_deploy.notices import Notice
+from rir_deploy.plain_text import printable
 
 if TYPE_CHECKING:
     from rir_deploy.engines.base import BatchRange
@@ -90,11 +95,25 @@ def progress(as_json: bool) -> Iterator[Progress]:
 
 
 def print_json(data: object) -> None:
-    """One object on stdout. NaN is not JSON: it is printed as null. Notices of the command are its "notices"."""
+    """One object on stdout, in ASCII without control characters. NaN is not JSON: it is printed as null.
+
+    Notices of the command are its "notices".
+
+    Raises:
+        UsageError: stdout is closed, or what it goes to is full.
+    """
+    if sys.stdout is None:
+        raise UsageError("cannot write the JSON: stdout is closed; send it to a file or a pipe")
     context = click.get_current_context(silent=True)
     said = [] if context is None else context.find_root().meta.get(_NOTICES, [])
     data = {**data, "notices": said} if said and isinstance(data, dict) else data
-    click.echo(json.dumps(_finite(data), indent=2, allow_nan=False))
+    text = json.dumps(_finite(data), indent=2, allow_nan=False)
+    with _to_stdout():
+        click.echo(text.replace("\x7f", "\\u007f"))  # the one control character that JSON leaves as it is
+
+
+def _to_stdout() -> AbstractContextManager[None]:
+    return writing_to("to stdout", "send it elsewhere")
 
 
 @contextmanager
@@ -128,12 +147,18 @@ def _finite(data: object) -> object:
 
 def say(text: str) -> None:
     """A line for people, on stdout."""
-    click.echo(text)
+    with _to_stdout():
+        click.echo(printable(text))
 
 
 def warn(text: str) -> None:
     """A line for people, on stderr."""
-    click.echo(f"rir-deploy: warning: {text}", err=True)
+    complain(f"warning: {text}")
+
+
+def complain(text: str) -> None:
+    """A line on stderr: what is wrong with the result."""
+    click.echo(printable(f"rir-deploy: {text}"), err=True)
 
 
 def command_line() -> str:
@@ -166,34 +191,74 @@ def run_command(command: click.Command, arguments: list[str] | None = None) -> i
     """Run a command and turn whatever happens into an exit code and one sentence on stderr."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        with interruptible(), messages_hidden():
+            return _run(command, arguments)
+    except KeyboardInterrupt as error:  # while what went before was told of
+        return 128 + signal_of(error)
+
+
+def _run(command: click.Command, arguments: list[str]) -> int:
+    try:
         result = command.main(args=arguments, prog_name="rir-deploy", obj=arguments, standalone_mode=False)
         return result if isinstance(result, int) else 0
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help() if error.ctx is not None else error.format_message(), err=True)
         return UsageError.exit_code
-    except click.exceptions.NoSuchOption as error:
-        return _fail(UsageError(error.format_message()), arguments)
-    except click.UsageError as error:
-        return _fail(_usage(error), arguments)
-    except click.ClickException as error:
-        return _fail(UsageError(error.format_message()), arguments)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("rir-deploy: interrupted", err=True)
-        return 130
-    except RirDeployError as error:
-        return _fail(error, arguments)
-    except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError) as error:
-        return _fail(UsageError(f"'{error.filename}': {error.strerror}; check the path and its permissions"), arguments)
-    except BrokenPipeError:
+    except (click.Abort, KeyboardInterrupt) as error:
+        return _told("interrupted", 128 + signal_of(error), arguments)
+    except UnreadOutputError:
+        _close_stdout()
         return 0
-    except MemoryError:
-        return _fail(InputError("the input does not fit in memory; use a smaller model or batch"), arguments)
-    except RecursionError:
-        return _fail(InputError("the input is nested too deeply, or a chain too long; export it again"), arguments)
-    except Exception:  # a bug: show it whole
-        traceback.print_exc()
-        click.echo("rir-deploy: unexpected error, please report it with the lines above", err=True)
-        return 1
+    except Exception as error:
+        refusal = _as_refusal(error)
+        if refusal is None:  # a bug: show it whole
+            _print_trace()
+            return _told("unexpected error, please report it with the lines above", 1, arguments)
+        return _told(f"error: {refusal}", refusal.exit_code, arguments)
+
+
+def _as_refusal(error: Exception) -> RirDeployError | None:
+    """What a user can do something about, as one of our errors; None for a bug."""
+    if isinstance(error, RirDeployError):
+        return error
+    if isinstance(error, click.UsageError) and not isinstance(error, click.NoSuchOption):
+        return _usage(error)
+    if isinstance(error, click.ClickException):
+        return UsageError(error.format_message())
+    if isinstance(error, OSError):
+        return system_error(error)
+    if isinstance(error, MemoryError):
+        return InputError("the input does not fit in memory; use a smaller model or batch")
+    if isinstance(error, RecursionError):
+        return InputError("the input is nested too deeply, or a chain too long; export it again")
+    return None
+
+
+def _print_trace() -> None:
+    for line in traceback.format_exc().splitlines():
+        click.echo(printable(line), err=True)
+
+
+def _told(sentence: str, exit_code: int, arguments: list[str]) -> int:
+    """Say why a command ends: on stderr, and with --json as an object on stdout too."""
+    sentence = _shortened(printable(sentence))
+    click.echo(f"rir-deploy: {sentence}", err=True)
+    if "--json" in arguments:
+        try:
+            print_json({"error": {"message": sentence.removeprefix("error: "), "exit_code": exit_code}})
+        except (UsageError, OSError):  # stdout itself may be what fails
+            _close_stdout()
+    return exit_code
+
+
+def _close_stdout() -> None:
+    """Nothing reaches it any more: without this Python would try once more at its end, and complain."""
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+    except (OSError, ValueError, AttributeError):  # it is no file of the system
+        pass
 
 
 def _usage(error: click.UsageError) -> UsageError:
@@ -207,16 +272,7 @@ def _usage(error: click.UsageError) -> UsageError:
     return UsageError(message.rstrip(".") + help_line)
 
 
-def _fail(error: RirDeployError, arguments: list[str]) -> int:
-    message = printable(str(error))
-    click.echo(f"rir-deploy: error: {message}", err=True)
-    if "--json" in arguments:
-        print_json({"error": {"message": message, "exit_code": error.exit_code}})
-    return error.exit_code
-
-
-def printable(message: str) -> str:
-    """One line of bearable length. Names in it come out of files: a terminal obeys what is not printable."""
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in message)
+def _shortened(message: str) -> str:
+    """Of bearable length, however long the names in it are."""
     half = MAX_MESSAGE // 2
-    return text if len(text) <= MAX_MESSAGE else f"{text[:half]} ... {text[-half:]}"
+    return message if len(message) <= MAX_MESSAGE else f"{message[:half]} ... {message[-half:]}"

@@ -65,6 +65,6 @@ def command(
             common.say(f"{kind}: {path}")
     reasons = [*compared.worse, *(f"{name} did not pass" for name in compared.failed)]
     if fail_if_worse and reasons:
-        click.echo(f"rir-deploy: worse: {'; '.join(reasons)}", err=True)
+        common.complain(f"worse: {'; '.join(reasons)}")
         return GateError.exit_code
     return 0

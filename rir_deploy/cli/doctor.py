@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import click
 
 from rir_deploy.cli import common
+from rir_deploy.cli.outputs import Command
 from rir_deploy.errors import BackendError
 
 if TYPE_CHECKING:
     from rir_deploy.pipeline.doctor import Diagnosis
 
 
-@click.command("doctor", short_help="Say what this machine can do.")
+@click.command("doctor", cls=Command, short_help="Say what this machine can do.")
 @common.json_option
 def command(as_json: bool) -> int:
     """Say what this machine can do, by doing it: every backend builds and runs a tiny model, compared with numpy.

@@ -8,12 +8,13 @@ from typing import Any
 import click
 
 from rir_deploy.cli import common
+from rir_deploy.cli.outputs import Command
 
 # What has a table of its own, or is too long for one.
 _APART = ("layers", "items", "tensors", "members", "indices")
 
 
-@click.command("inspect", short_help="Say what a file is, what it costs, where it comes from.")
+@click.command("inspect", cls=Command, short_help="Say what a file is, what it costs, where it comes from.")
 @click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
 @common.weights_option
 @common.json_option

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 
+from rir_deploy.cli.messages import verbose_option
+from rir_deploy.cli.parts import parts_of, source_path
 from rir_deploy.errors import RirDeployError, UsageError
+from rir_deploy.staging import data_files
 
 Role = Literal["file", "report", "cache", "folder", "engine"]
 # Options that name images or a recipe, by a path or by a name that is none.
@@ -36,12 +40,37 @@ class OutputPath(click.Path):
         return super().convert(value, param, ctx)
 
 
+class UnreadOutputError(Exception):
+    """Whoever reads stdout has seen enough, as ``head`` has."""
+
+
 class Command(click.Command):
-    """A command that begins only where what it writes replaces nothing that it reads."""
+    """A command that begins only where what it writes replaces nothing that it reads, and no one else writes it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.append(verbose_option())
 
     def invoke(self, ctx: click.Context) -> Any:
         protect(ctx)
-        return super().invoke(ctx)
+        try:
+            with _claims(ctx):
+                return super().invoke(ctx)
+        except BrokenPipeError as error:  # which click would make an exit code of 1
+            raise UnreadOutputError from error
+
+
+@contextmanager
+def _claims(ctx: click.Context) -> Iterator[None]:
+    """Hold every output for as long as the command works. Caches are shared: they are replaced one by one."""
+    from rir_deploy.claim import claimed, claimed_folder
+
+    with ExitStack() as stack:
+        for param in ctx.command.params:
+            path = ctx.params.get(param.name or "")
+            if isinstance(param.type, OutputPath) and param.type.role != "cache" and isinstance(path, Path):
+                stack.enter_context((claimed_folder if param.type.role == "folder" else claimed)(path))
+        yield
 
 
 @dataclass(frozen=True)
@@ -71,6 +100,7 @@ def protect(ctx: click.Context, read: Mapping[str, object] | None = None) -> Non
         if output.role is not None:
             for other in named:
                 _check_pair(output, other)
+            _check_parts(output, named)
             if output.role in ("file", "report", "cache"):
                 _check_folder(output, named)
 
@@ -108,9 +138,9 @@ def _paths(name: str, value: object) -> Iterator[Path]:
         if name in _TABLES and value.name:
             yield value.with_suffix(".safetensors")
     elif isinstance(value, str) and value:
-        if name in _IMAGES and value.partition(":")[0] != "digits":
-            head, _, part = value.rpartition(":")
-            yield Path(head if head and part in ("train", "test") and not os.path.exists(value) else value)
+        if name in _IMAGES:
+            path = source_path(value)
+            yield from [] if path is None else [path]
         elif name == "recipe" and (value.endswith(".toml") or os.sep in value):
             yield Path(value)
 
@@ -129,12 +159,39 @@ def _runs(named: list[_Named]) -> dict[Path, Path]:
 
 
 def _check_pair(output: _Named, other: _Named) -> None:
-    if other.real == output.real and other.role is None:
+    if other.role is None and (other.real == output.real or _is_one(output.real, other.real)):
         raise UsageError(f"{output} would replace the input '{other.typed}'; choose another output")
     if other.real == output.real and other.option != output.option:
         raise UsageError(f"{output.option} and {other.option} name one file; name one for each")
     if output.real in other.real.parents and output.role != "folder":
         raise UsageError(f"{output} would replace '{other.typed}', which lies in it; choose another output")
+
+
+def _check_parts(output: _Named, named: list[_Named]) -> None:
+    """An output that is there already may be a part of an input under another name: data of a model, the end of a link
+    or another name of a file in a folder. What lies in a folder that is an input is looked at by `_check_folder`.
+    """
+    replaced = [path for path in (output.real, *data_files(output.real)) if os.path.lexists(path)]
+    if output.role == "folder" or not replaced:
+        return
+    for other in named:
+        if other.role is not None:
+            continue
+        for part in parts_of(other.real if other.real.is_dir() else other.typed):
+            real = Path(os.path.realpath(part))
+            inside = other.real in output.real.parents
+            if not inside and (output.real in real.parents or any(_is_one(one, real) for one in replaced)):
+                raise UsageError(
+                    f"{output} would replace '{part}', which the input '{other.typed}' reads; choose another output"
+                )
+
+
+def _is_one(one: Path, other: Path) -> bool:
+    """Whether two names are of one file: through links, or in a file system that tells no case."""
+    try:
+        return one == other or os.path.samefile(one, other)
+    except (OSError, ValueError):  # one of them is not there
+        return False
 
 
 def _check_folder(output: _Named, named: list[_Named]) -> None:

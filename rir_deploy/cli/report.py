@@ -57,7 +57,8 @@ def command(
         from rir_deploy.report.sections import sections
 
         for section in sections(run):
-            common.say(f"\n{section.title.upper()}")
+            common.say("")
+            common.say(section.title.upper())
             for doubt in section.doubts:
                 common.say(f"to be wary of: {doubt}")
             for table in section.tables:

@@ -8,12 +8,13 @@ from typing import Any
 import click
 
 from rir_deploy.cli import common
+from rir_deploy.cli.outputs import Command
 
 # Of the layers that hold an engine back, those that are printed; --json has all.
 _LAYERS = 8
 
 
-@click.command("roofline", short_help="Hold engines against what this machine can do.")
+@click.command("roofline", cls=Command, short_help="Hold engines against what this machine can do.")
 @click.argument("engines", metavar="ENGINE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @common.batches_option
 @click.option("--threads", type=int, help="Threads of the runtimes. Default: all cores of this process.")

@@ -61,7 +61,7 @@ def run_self_test(request: SelfTestRequest, as_json: bool) -> int:
     else:
         print_self_test(tested)
     if not tested.passed:
-        click.echo(f"rir-deploy: self-test failed: {'; '.join(tested.failures)}", err=True)
+        common.complain(f"self-test failed: {'; '.join(tested.failures)}")
         return GateError.exit_code
     return 0
 

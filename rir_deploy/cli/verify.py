@@ -150,7 +150,7 @@ def command(
     else:
         print_verified(verified)
     if not verified.passed:
-        click.echo(f"rir-deploy: parity failed: {'; '.join(verified.failures)}", err=True)
+        common.complain(f"parity failed: {'; '.join(verified.failures)}")
         return GateError.exit_code
     return 0
 
@@ -166,7 +166,7 @@ def _stages(request: StagesRequest, as_json: bool) -> int:
     else:
         print_stages(stages)
     if stages.failures:
-        click.echo(f"rir-deploy: parity failed: {'; '.join(stages.failures)}", err=True)
+        common.complain(f"parity failed: {'; '.join(stages.failures)}")
         return GateError.exit_code
     return 0
 

@@ -13,6 +13,7 @@ from rir_deploy.engines import BACKENDS
 from rir_deploy.engines.base import TensorSpec
 from rir_deploy.engines.parent_graph import contradiction
 from rir_deploy.errors import InputError
+from rir_deploy.strict_data import parse_json
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = 1
@@ -95,7 +96,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         if not _is_plain_file(path, MANIFEST_NAME) or path.stat().st_size > _MAX_BYTES:
             raise ValueError("not a plain file of a manifest's size")
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"'{path}' is not readable JSON; {_rebuild({})}") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
@@ -128,6 +129,11 @@ def check_engine(folder: Path, *, trust: bool = False) -> Manifest:
         if not trust and sha256_file(path) != record.sha256:
             raise InputError(
                 f"'{path}' is not the file that its manifest vouches for (sha256 differs); {rebuild_hint(manifest)}"
+            )
+        if not trust and path.stat().st_size != record.size_bytes:
+            raise InputError(
+                f"'{path}' has {path.stat().st_size} bytes where its manifest says {record.size_bytes}; "
+                f"{rebuild_hint(manifest)}"
             )
     # ONNX Runtime's engine is an ONNX file itself, and need not be the one it says it was built from.
     graphs = {manifest.graph.name, *([manifest.engine.name] if manifest.backend.startswith("onnxruntime") else [])}

@@ -4,7 +4,6 @@ the machine.
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from rir_deploy.engines.ort_provider import OrtProvider, load_runtime, runtime_v
 from rir_deploy.engines.ort_session import OrtSession
 from rir_deploy.engines.tensorrt_options import refuse_all_options
 from rir_deploy.errors import BackendError, UsageError
+from rir_deploy.file_system import scratch_folder
 from rir_deploy.tensorrt_rules import check_tensorrt_graph
 
 _FLOAT_CONVS = ("Conv", "FusedConv", "NhwcFusedConv", "NhwcConv")
@@ -101,17 +101,17 @@ class OrtBackend:
         tensors = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 1]) for name in "xy"]
         graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "try", tensors[:1], tensors[1:])
         model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
-        with tempfile.TemporaryDirectory() as folder:
-            onnx.save(model, Path(folder) / GRAPH_NAME)
-            with OrtSession(self.provider, Path(folder) / GRAPH_NAME) as session:
+        with scratch_folder() as folder:
+            onnx.save(model, folder / GRAPH_NAME)
+            with OrtSession(self.provider, folder / GRAPH_NAME) as session:
                 session.run(np.ones((1, 1), dtype=np.float32))
 
     def _open_once(self, path: Path) -> dict[str, object]:
         if self.provider.gpu:  # nothing is left to the CPU, and the provider runs the graph as it is
             with OrtSession(self.provider, path) as session:
                 return {"runs_on": session.runs_on}
-        with tempfile.TemporaryDirectory() as temporary:
-            optimized = Path(temporary) / "optimized.onnx"
+        with scratch_folder() as temporary:
+            optimized = temporary / "optimized.onnx"
             with OrtSession(self.provider, path, optimized=optimized) as session:
                 return {"conv": executed_convs(optimized), "runs_on": session.runs_on}
 

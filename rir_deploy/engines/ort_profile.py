@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import statistics
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ from rir_deploy.engines.node_times import NodeTime
 from rir_deploy.engines.onnxruntime import BACKEND
 from rir_deploy.engines.ort_provider import load_runtime
 from rir_deploy.errors import InputError
-from rir_deploy.graph.runtime import first_line
+from rir_deploy.file_system import scratch_folder
+from rir_deploy.graph.runtime import first_line, log_severity
 
 _KERNEL = "_kernel_time"
 # What ONNX Runtime's optimisers put behind the name of a node that they rewrite.
@@ -25,11 +25,11 @@ def profile_onnxruntime(engine: Path, batch: Array, threads: int, runs: int) -> 
     """See `node_times.time_nodes`."""
     ort = load_runtime(BACKEND.provider)
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = log_severity()
     options.intra_op_num_threads = threads
     options.enable_profiling = True
-    with tempfile.TemporaryDirectory() as folder:
-        options.profile_file_prefix = str(Path(folder) / "profile")
+    with scratch_folder() as folder:
+        options.profile_file_prefix = str(folder / "profile")
         try:
             session = ort.InferenceSession(str(engine), options, [BACKEND.provider.provider])
             for _ in range(runs):

@@ -16,7 +16,7 @@ from typing import Any
 
 from rir_deploy.engines.tensorrt_gpu import NoGpu, probe_gpu
 from rir_deploy.errors import BackendError
-from rir_deploy.graph.runtime import first_line, import_runtime
+from rir_deploy.graph.runtime import first_line, import_runtime, log_severity
 
 _INSTALL = "python -m pip install onnxruntime"  # not [host], which brings torch: a device wants the runtime alone
 
@@ -74,7 +74,7 @@ def load_runtime(provider: OrtProvider) -> Any:
     gpu = probe_gpu()
     if isinstance(gpu, NoGpu):
         raise BackendError(f"{provider.label} needs an NVIDIA GPU: {gpu.reason}")
-    ort.set_default_logger_severity(4)  # its warnings are exceptions here
+    ort.set_default_logger_severity(log_severity())
     if provider.plugin:
         _register(ort, provider, plugin)
     elif hasattr(ort, "preload_dlls"):  # CUDA's libraries out of NVIDIA's Python packages, where those are

@@ -10,7 +10,7 @@ from rir_deploy.engines.ort_provider import OrtProvider, load_runtime, plugin_de
 from rir_deploy.engines.session import SessionBase, usable_cores
 from rir_deploy.engines.tensorrt_gpu import Gpu, probe_gpu
 from rir_deploy.errors import BackendError, InputError
-from rir_deploy.graph.runtime import first_line
+from rir_deploy.graph.runtime import first_line, log_severity
 
 _DTYPES = {"float": "float32", "float16": "float16", "double": "float64", "uint8": "uint8", "int8": "int8"}
 # The session's own words where a node would have gone to the CPU.
@@ -75,7 +75,7 @@ class OrtSession(SessionBase):
 
 def _session_options(ort: Any, provider: OrtProvider, threads: int | None, exclusive: bool) -> Any:
     options = ort.SessionOptions()
-    options.log_severity_level = 4 if provider.gpu else 3
+    options.log_severity_level = log_severity()
     if not exclusive:
         # Threads that spin between calls take the cores from whatever else computes here: PyTorch, another engine.
         options.add_session_config_entry("session.force_spinning_stop", "1")

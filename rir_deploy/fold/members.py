@@ -8,7 +8,9 @@ from itertools import takewhile
 
 import onnx_ir as ir
 
+from rir_deploy.errors import InputError
 from rir_deploy.fold.atoms import Atom
+from rir_deploy.strict_data import parse_json
 
 # A list of [tensor of the unfolded graph, first channel, last channel + 1].
 MEMBERS_KEY = "rir_deploy.members"
@@ -43,6 +45,15 @@ def _origins(value: ir.Value, start: int, stop: int) -> list[tuple[str | None, i
 
 
 def read_members(node: ir.Node) -> list[tuple[str, int, int]]:
-    """What the note of a folded node says: (tensor of the unfolded graph, first channel, last channel + 1)."""
+    """What the note of a folded node says: (tensor of the unfolded graph, first channel, last channel + 1).
+
+    Raises:
+        InputError: the note is malformed.
+    """
     text = node.metadata_props.get(MEMBERS_KEY)
-    return [] if text is None else [(str(name), int(a), int(b)) for name, a, b in json.loads(text)]
+    try:
+        return [] if text is None else [(str(name), int(a), int(b)) for name, a, b in parse_json(text)]
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InputError(
+            f"the fold's record on '{node.name}' is malformed ({error!r}); fold the model again"
+        ) from error

@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import onnx_ir as ir
 
+from rir_deploy.file_system import scratch_folder
 from rir_deploy.graph.compare import DifferenceError, Equivalence, compare_here
 from rir_deploy.graph.evaluate import Graph, NotRunError
 
@@ -28,8 +28,7 @@ def compare_in_child(original: Graph, result: Graph, limit: float | None) -> Equ
         DifferenceError: they differ, or running the result alone ends the process.
         NotRunError: nothing runs the original, or running it ends the process.
     """
-    with tempfile.TemporaryDirectory(prefix="rir-deploy-") as name:
-        folder = Path(name)
+    with scratch_folder() as folder:
         for role, graph in (("original", original), ("result", result)):
             ir.save(graph.model, folder / f"{role}.onnx", external_data=f"{role}.data")
         command = [sys.executable, "-m", __name__, str(folder), json.dumps(limit)]

@@ -5,7 +5,6 @@ This is for checking graphs, not for engines: ONNX Runtime runs them as they are
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
-from rir_deploy.graph.runtime import first_line, import_runtime
+from rir_deploy.file_system import scratch_folder
+from rir_deploy.graph.runtime import first_line, import_runtime, log_severity
 
 Feeds: TypeAlias = Mapping[str, NDArray[np.generic]]
 # protobuf cannot hold more in one message; a larger graph goes through a file, its weights beside it.
@@ -79,8 +79,7 @@ def open_evaluator(graph: Graph, *, optimize: bool = False, reference: bool = Fa
     Raises:
         NotRunError: that runtime is not installed, or does not take the graph.
     """
-    with tempfile.TemporaryDirectory(prefix="rir-deploy-") as folder:
-        source = graph.file or _stored(graph.model, Path(folder))
+    with _source(graph) as source:
         yield _reference(source) if reference else _onnx_runtime(source, optimize)
 
 
@@ -105,14 +104,14 @@ class _OnnxRuntime:
 
     def __init__(self, runtime: Any, source: Path | bytes, optimize: bool) -> None:
         options = runtime.SessionOptions()
-        options.log_severity_level = 4  # what it has to say, it raises
+        options.log_severity_level = log_severity()
         options.add_session_config_entry("session.force_spinning_stop", "1")
         if not optimize:
             options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
         model = source if isinstance(source, bytes) else str(source)
         self._session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self._options = runtime.RunOptions()
-        self._options.log_severity_level = 4
+        self._options.log_severity_level = log_severity()
         self.name = f"ONNX Runtime {runtime.__version__}"
 
     def run(self, feeds: Feeds) -> Sequence[Any]:
@@ -131,12 +130,17 @@ class _Reference:
             return list(self._evaluator.run(None, dict(feeds)))
 
 
-def _stored(model: ir.Model, folder: Path) -> Path | bytes:
-    tensors = [value.const_value for value in model.graph.initializers.values() if value.const_value is not None]
-    if sum(tensor.nbytes for tensor in tensors if tensor.dtype != ir.DataType.STRING) <= _MESSAGE_BYTES:
-        return bytes(ir.to_proto(model).SerializeToString())
-    ir.save(model, folder / "graph.onnx", external_data="graph.onnx.data")
-    return folder / "graph.onnx"
+@contextmanager
+def _source(graph: Graph) -> Iterator[Path | bytes]:
+    tensors = [value.const_value for value in graph.model.graph.initializers.values() if value.const_value is not None]
+    if graph.file is not None:
+        yield graph.file
+    elif sum(tensor.nbytes for tensor in tensors if tensor.dtype != ir.DataType.STRING) <= _MESSAGE_BYTES:
+        yield bytes(ir.to_proto(graph.model).SerializeToString())
+    else:
+        with scratch_folder() as folder:
+            ir.save(graph.model, folder / "graph.onnx", external_data="graph.onnx.data")
+            yield folder / "graph.onnx"
 
 
 def _graph_input(value: ir.Value) -> GraphInput:

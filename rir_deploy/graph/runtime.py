@@ -7,6 +7,8 @@ import os
 import re
 from typing import Any
 
+from rir_deploy.verbosity import is_verbose
+
 
 def import_runtime() -> Any:
     """The module `onnxruntime`, without its telemetry.
@@ -22,6 +24,13 @@ def import_runtime() -> Any:
     if not hasattr(runtime, "InferenceSession"):  # a folder that an uninstalled package leaves behind imports as well
         raise ImportError("the folder 'onnxruntime' holds no package", name="onnxruntime")
     return runtime
+
+
+def log_severity() -> int:
+    """For sessions: warnings and up where a user asked for them, else nothing. An error is raised as well as logged,
+    and in a log it would bring names out of the model to the terminal as they are.
+    """
+    return 2 if is_verbose() else 4
 
 
 def first_line(error: Exception) -> str:

@@ -26,6 +26,7 @@ from rir_deploy.models.layouts import ForeignModel, Layout
 from rir_deploy.models.rir import RiR
 from rir_deploy.models.tensor_files import TensorFile, read_tensors
 from rir_deploy.models.weight_sets import levels
+from rir_deploy.strict_data import parse_json
 
 METADATA_KEY = "rir_deploy.checkpoint"
 FORMAT_VERSION = 1
@@ -121,7 +122,7 @@ def _load_own(path: Path, file: TensorFile, image_size: tuple[int, int] | None) 
 
 def _parse_header(path: Path, text: str) -> Mapping[str, Any]:
     try:
-        header = check_keys("the record", json.loads(text), _HEADER, required=_HEADER)
+        header = check_keys("the record", parse_json(text), _HEADER, required=_HEADER)
     except (ValueError, RecursionError, InputError) as error:
         raise InputError(f"the metadata of '{path}' is malformed ({error}); save it again") from error
     if header["version"] != FORMAT_VERSION:

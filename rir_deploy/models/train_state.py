@@ -20,6 +20,7 @@ from rir_deploy.errors import InputError, UsageError
 from rir_deploy.models.checks import check_keys
 from rir_deploy.models.fit import check_fit
 from rir_deploy.models.tensor_files import read_tensors
+from rir_deploy.strict_data import parse_json
 
 METADATA_KEY = "rir_deploy.training"
 _MODEL, _MOMENTUM = "model.", "momentum."
@@ -83,7 +84,7 @@ def _momenta(model: nn.Module, optimizer: torch.optim.SGD) -> dict[str, Tensor]:
 
 def _check_record(path: Path, text: str, identity: Identity) -> list[EpochRecord]:
     try:
-        record = check_keys("the record", json.loads(text), ("identity", "history"), ("identity", "history"))
+        record = check_keys("the record", parse_json(text), ("identity", "history"), ("identity", "history"))
         history = [EpochRecord(float(loss), float(accuracy)) for loss, accuracy in record["history"]]
         before = check_keys("the identity", record["identity"], identity, required=identity)
     except (ValueError, TypeError, RecursionError, InputError) as error:

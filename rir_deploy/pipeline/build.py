@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from rir_deploy import __version__
 from rir_deploy.artifacts import Provenance, atomic_folder, check_output, sha256_file
+from rir_deploy.claim import claimed
 from rir_deploy.engines import BACKENDS, get_backend
 from rir_deploy.engines.base import (
     GRAPH_NAME,
@@ -27,7 +28,7 @@ from rir_deploy.engines.base import (
 from rir_deploy.engines.graph import model_precision
 from rir_deploy.engines.manifest import Manifest, record_file, write_manifest
 from rir_deploy.engines.tensorrt_options import TensorRtOptions
-from rir_deploy.errors import BackendError, RirDeployError, UsageError
+from rir_deploy.errors import BackendError, UsageError
 from rir_deploy.fold import fold
 from rir_deploy.graph.batch import with_dynamic_batch
 from rir_deploy.onnx_file import load_onnx, read_provenance, save_onnx, write_provenance
@@ -41,6 +42,7 @@ from rir_deploy.pipeline.realized import check_realized
 from rir_deploy.pipeline.sides import kind_of
 from rir_deploy.pipeline.sources import choose_recipe
 from rir_deploy.recipe import Recipe
+from rir_deploy.staging import data_files
 
 # The ranges an engine's graph was quantised or checked with, kept in its folder.
 RANGES_NAME = "ranges.json"
@@ -130,7 +132,6 @@ def build_engine(request: BuildRequest, output: Path, *, force: bool, progress: 
     Raises:
         UsageError, InputError, BackendError, GateError: as the stages do.
     """
-    started = time.perf_counter()
     if request.precision != "int8" and (request.keep or request.search is not None):
         raise UsageError("--keep and --max-drop say what INT8 leaves in float; they go with --int8")
     if request.precision != "int8" and request.reduced_range:
@@ -138,6 +139,12 @@ def build_engine(request: BuildRequest, output: Path, *, force: bool, progress: 
     if request.precision in (None, "fp32") and request.calibration.is_given:
         raise UsageError("calibration images and ranges are for --int8 and --fp16; leave them out, or name a precision")
     check_output(output, force=force)
+    with claimed(output):
+        return _build(request, output, force, progress)
+
+
+def _build(request: BuildRequest, output: Path, force: bool, progress: Progress) -> EngineBuilt:
+    started = time.perf_counter()
     backend = get_backend(choose_backend(request.backend))
     options = BuildOptions(
         request.batch or BatchRange(), request.targets, request.tensorrt, _phases(backend.name, progress)
@@ -155,10 +162,7 @@ def build_engine(request: BuildRequest, output: Path, *, force: bool, progress: 
             write_ranges(lowered.tuned or lowered.table, folder / RANGES_NAME, lowered.options, force=False)
         progress(f"building for {backend.name}", 0, 1)
         building = time.perf_counter()
-        try:
-            built = backend.build(lowered.model, folder, options)
-        except RirDeployError as error:  # it speaks of the folder that it builds in, which is gone by then
-            raise type(error)(str(error).replace(str(folder), str(output))) from error
+        built = backend.build(lowered.model, folder, options)
         built_in = time.perf_counter() - building
         float_convs = check_realized(lowered.precision, built, lowered.model)
         progress(f"building for {backend.name}", 1, 1)
@@ -243,8 +247,7 @@ def _manifest(
     request: BuildRequest, batch: BatchRange, model: ir.Model, built: Built, parents: dict[str, str], folder: Path
 ) -> Manifest:
     provenance = read_provenance(model)
-    data = f"{GRAPH_NAME}.data"  # where `save_onnx` puts large weights
-    extra = (*built.extra_files, *([data] if (folder / data).exists() else []))
+    extra = (*built.extra_files, *(file.name for file in data_files(folder / GRAPH_NAME)))
     return Manifest(
         backend=built.backend,
         backend_version=built.backend_version,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from rir_deploy.bundle.index import IMAGES_NAME, REFERENCE
 from rir_deploy.data.sampling import choose
 from rir_deploy.engines.manifest import check_engine
 from rir_deploy.errors import BackendError, GateError, InputError, UsageError, unknown_name
+from rir_deploy.file_system import scratch_folder
 from rir_deploy.onnx_file import load_onnx, read_provenance
 from rir_deploy.pipeline.progress import Progress, silent, tracked
 from rir_deploy.pipeline.self_test import Logits, answers, judge, open_item
@@ -26,6 +26,7 @@ from rir_deploy.pipeline.sources import open_dataset
 from rir_deploy.pipeline.steps import RUN_NAME
 from rir_deploy.recipe import Recipe
 from rir_deploy.report.schema import Run, read_run
+from rir_deploy.strict_data import parse_json
 
 IMAGE_COUNT = 32
 # The gates of `verify` are for whole test sets; 32 images tell shares apart in steps of 3 %. One, two or three of them
@@ -85,8 +86,7 @@ def make_bundle(request: BundleRequest, output: Path, *, force: bool, progress: 
     odd = next((item for item in items if item.precision not in BOUNDS), None)
     if odd is not None:
         raise InputError(f"the record of '{request.run}' calls '{odd.name}' {odd.precision}; repeat the run")
-    with tempfile.TemporaryDirectory(prefix="rir-deploy-") as name:
-        folder = Path(name)
+    with scratch_folder() as folder:
         _copy_files(request.run, run, items, folder)
         items = [_described(item, folder) for item in items]
         recipe, golden = _write_images(request, run, folder)
@@ -100,7 +100,7 @@ def make_bundle(request: BundleRequest, output: Path, *, force: bool, progress: 
 def _read_run(folder: Path) -> Run:
     path = folder / RUN_NAME
     try:
-        return read_run(json.loads(path.read_text(encoding="utf-8")), str(path))
+        return read_run(parse_json(path.read_text(encoding="utf-8")), str(path))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(f"'{folder}' is no finished run: it has no {RUN_NAME}; name the folder of one") from error
     except (OSError, ValueError, RecursionError) as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from rir_deploy.artifacts import atomic_file, sha256_json
 from rir_deploy.engines import get_backend
 from rir_deploy.engines.base import input_spec
 from rir_deploy.errors import InputError, UsageError, unknown_name
+from rir_deploy.file_system import scratch_folder
 from rir_deploy.onnx_file import graph_sha256, save_onnx
 from rir_deploy.pipeline.batching import in_batches
 from rir_deploy.pipeline.images import Images, choose_images
@@ -220,8 +220,8 @@ def open_session(model: ir.Model, names: tuple[str, ...]) -> Iterator[Run]:
     A model of a fixed batch takes any number of images.
     """
     unbounded = unbounded_names(model).intersection(names)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "observed.onnx"
+    with scratch_folder() as folder:
+        path = folder / "observed.onnx"
         save_onnx(mark_outputs(model, names) if names else model, path, force=False)
         with get_backend("onnxruntime").load(path) as session:
             fixed = session.input.shape[0]

@@ -6,8 +6,6 @@ A process of its own, since what is wrong with a runtime or a driver may end it.
 from __future__ import annotations
 
 import sys
-import tempfile
-from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -18,6 +16,7 @@ from rir_deploy.bench.process import Job, serve
 from rir_deploy.engines import get_backend
 from rir_deploy.engines.base import Backend, BatchRange, BuildOptions
 from rir_deploy.errors import BackendError, RirDeployError
+from rir_deploy.file_system import scratch_folder
 
 # A sum of 27 products of numbers around 1, in FP32, in whatever order.
 TOLERANCE = 1e-4
@@ -54,11 +53,11 @@ def try_backend(backend: Backend, *, run: bool) -> tuple[str | None, float | Non
         BackendError: it computes something else.
     """
     kernel, bias, image = tiny_data()
-    with tempfile.TemporaryDirectory() as folder:
-        built = backend.build(tiny_model(kernel, bias), Path(folder), BuildOptions(BatchRange(1, 2, 4)))
+    with scratch_folder() as folder:
+        built = backend.build(tiny_model(kernel, bias), folder, BuildOptions(BatchRange(1, 2, 4)))
         if not run:
             return None, None
-        with backend.load(Path(folder) / built.file) as session:
+        with backend.load(folder / built.file) as session:
             (output,) = session.run(image).values()
             error = float(np.abs(output.astype(np.float32) - convolve(kernel, bias, image)).max())
             if not error < TOLERANCE:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from rir_deploy.embed import embed_preprocessing
 from rir_deploy.engines import get_backend
 from rir_deploy.errors import GateError, InputError
 from rir_deploy.export import DEFAULT_OPSET, ExportOptions, export
+from rir_deploy.file_system import scratch_folder
 from rir_deploy.fold import FoldOptions, FoldResult, Work, fold, measure_work
 from rir_deploy.onnx_file import save_onnx, write_provenance
 from rir_deploy.pipeline.checkpoints import LoadedModule, load_module
@@ -170,8 +170,8 @@ def _recorded_top1(loaded: LoadedModule) -> float | None:
 def _check(loaded: LoadedModule, model: ir.Model, recipe: Recipe, data: str | None) -> tuple[VerifyResult, str]:
     """Compare graph and module, on real images where there are any."""
     batches, checked_on = _check_batches(recipe, data)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "check.onnx"
+    with scratch_folder() as folder:
+        path = folder / "check.onnx"
         save_onnx(model, path, force=False)
         with get_backend("onnxruntime").load(path) as session:
             candidate = session_runner(session, recipe.preprocessing)

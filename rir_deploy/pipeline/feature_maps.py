@@ -6,7 +6,6 @@ maps of two graphs of one model can be told to be the same, whatever the number 
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from rir_deploy.export import MODULE_KEY
 from rir_deploy.fold.members import read_members
 from rir_deploy.graph.prepare import label
+from rir_deploy.strict_data import parse_json
 
 # A note of the quantiser on a node: a list of integers e, one a channel; its tensor holds 2**e times the original.
 EQUALIZED_KEY = "rir_deploy.equalized"
@@ -162,7 +162,10 @@ def _exponents(node: ir.Node | None, channels: int) -> NDArray[np.int64] | None:
     text = None if node is None else node.metadata_props.get(EQUALIZED_KEY)
     if text is None:
         return None
-    found = np.array(json.loads(text), dtype=np.int64)
+    try:
+        found = np.array(parse_json(text), dtype=np.int64)
+    except (ValueError, TypeError, OverflowError):  # malformed is as good as none, as of another size
+        return None
     return found if found.shape == (channels,) else None
 
 

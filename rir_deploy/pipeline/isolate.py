@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from rir_deploy.errors import BackendError, InputError
-from rir_deploy.graph.runtime import import_runtime
+from rir_deploy.file_system import scratch_folder
+from rir_deploy.graph.runtime import import_runtime, log_severity
 from rir_deploy.onnx_file import save_onnx
 from rir_deploy.pipeline.feature_maps import OUTPUT, FeatureMap
 
@@ -78,10 +77,10 @@ class GraphSession:
                 "looking at layers needs ONNX Runtime; run: python -m pip install onnxruntime"
             ) from error
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = log_severity()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "observed.onnx"
+        with scratch_folder() as folder:
+            path = folder / "observed.onnx"
             save_onnx(model, path, force=False)
             try:
                 self._session: Any = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])

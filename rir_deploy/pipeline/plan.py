@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,7 @@ from rir_deploy.engines.base import BatchRange
 from rir_deploy.errors import InputError, UsageError, unknown_name
 from rir_deploy.pipeline.evaluation import SearchRequest
 from rir_deploy.pipeline.lower import PRECISIONS, Precision
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from rir_deploy.strict_data import parse_toml
 
 _KEYS = ("checkpoint", "model", "weights", "precisions", "backends", "targets", "batch", "stages", "data", "bench")
 _INT8_KEYS = ("sensitivity", "max_drop", "eval_data", "unfolded")
@@ -83,10 +78,10 @@ def read_plan(path: Path) -> Plan:
         InputError: it is malformed, naming the key.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = parse_toml(path.read_bytes())
     except FileNotFoundError as error:
         raise UsageError(f"there is no file '{path}'; name the plan of a run (deploy.toml)") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"'{path}' is not readable TOML: {error}; correct it") from error
     try:
         return _plan(data, path.absolute().parent)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -18,6 +17,7 @@ from rir_deploy.engines import get_backend
 from rir_deploy.engines.base import Array, BatchRange, BuildOptions, TensorSpec, input_spec
 from rir_deploy.engines.openvino_profile import run_in_bf16
 from rir_deploy.errors import BackendError
+from rir_deploy.file_system import scratch_folder
 from rir_deploy.pipeline.roofline_graphs import chain_graph
 from rir_deploy.pipeline.roofline_profile import profile_layers
 from rir_deploy.roofline.ceilings import Ceiling, Probe
@@ -61,7 +61,7 @@ def measure(probe: Probe, threads: int, seconds: float) -> Ceiling:
     """
     shape = probe.shape
     options = BenchOptions(warmup_ms=_WARMUP_MS, duration_s=seconds, iterations=5)
-    with tempfile.TemporaryDirectory() as folder, _opened(probe, Path(folder), threads) as run:
+    with scratch_folder() as folder, _opened(probe, folder, threads) as run:
         times = time_callable(run, options).times_ns
     return Ceiling(probe, shape.macs / min(times))
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rir_deploy import __version__
 from rir_deploy.artifacts import atomic_file
 from rir_deploy.bench.machine import read_machine
+from rir_deploy.claim import claimed_folder
 from rir_deploy.pipeline.matrix import EngineSpec, GraphSpec, engines_of, graphs_of, unfolded
 from rir_deploy.pipeline.plan import Plan
 from rir_deploy.pipeline.progress import Progress, silent
@@ -35,11 +36,12 @@ def run_plan(
         GateError: a budget of accuracy that cannot be kept. A failed parity is no error here: it is recorded.
         UsageError, InputError, BackendError: as the stages do.
     """
-    record = _everything(RunSteps(plan, folder, on_step, progress))
-    if report:
-        from rir_deploy.report.write import write_report
+    with claimed_folder(folder):
+        record = _everything(RunSteps(plan, folder, on_step, progress))
+        if report:
+            from rir_deploy.report.write import write_report
 
-        write_report(folder, force=True)
+            write_report(folder, force=True)
     return record
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import onnx_ir as ir
 
 from rir_deploy.artifacts import sha256_file
+from rir_deploy.file_system import scratch_folder
 from rir_deploy.onnx_file import load_onnx, save_onnx
 from rir_deploy.pipeline.block_graph import block_graphs
 from rir_deploy.pipeline.checkpoints import trace
@@ -48,10 +48,10 @@ def _compare(
     run: RunSteps, checkpoint: Path, graphs: Sequence[Record], engines: Sequence[Record], kept_trace: bool
 ) -> Record:
     folder, factory, weights = run.folder.path, run.plan.factory, run.plan.weights
-    with tempfile.TemporaryDirectory() as temporary:
+    with scratch_folder() as temporary:
         traced = folder / GraphSpec("fp32", folded=False).file
         if not kept_trace:
-            traced = Path(temporary) / "traced.onnx"
+            traced = temporary / "traced.onnx"
             save_onnx(trace(checkpoint, factory, run.recipe.preprocessing.input_shape, weights), traced, force=True)
         files = [(_stage_of(one), one["file"]) for one in graphs]
         names = [(one["name"], _stage_of(one)) for one in engines]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from rir_deploy.engines.manifest import MANIFEST_NAME, Manifest, check_engine
 from rir_deploy.engines.tensorrt_gpu import Gpu, probe_gpu
 from rir_deploy.engines.tensorrt_match import serves
 from rir_deploy.errors import InputError, UsageError
+from rir_deploy.file_system import scratch_folder
 from rir_deploy.models.suffixes import CHECKPOINT_SUFFIXES
 from rir_deploy.onnx_file import load_onnx, read_provenance, save_onnx
 from rir_deploy.pipeline.batching import in_batches
@@ -206,8 +206,8 @@ def _simulated_side(folder: Path, manifest: Manifest, threads: int | None) -> Si
     """The graph that an engine was built from, in ONNX Runtime: rounding as the graph says, timing like nothing."""
     graph = load_onnx(folder / manifest.graph.name)
     rounded = any(value.dtype == ir.DataType.FLOAT16 for node in graph.graph for value in node.outputs)
-    with tempfile.TemporaryDirectory() as temporary:
-        path = Path(temporary) / "simulation.onnx"
+    with scratch_folder() as temporary:
+        path = temporary / "simulation.onnx"
         save_onnx(simulate_fp16(graph) if rounded else graph, path, force=False)
         session = get_backend("onnxruntime").load(path, threads)
     how = FP16_LABEL if rounded else f"the {manifest.precision} graph of the engine"

@@ -9,8 +9,6 @@ keep the raw trace: the checkpoint is exported again.
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from pathlib import Path
 
 from rir_deploy.artifacts import sha256_file
 from rir_deploy.errors import InputError, UsageError
+from rir_deploy.file_system import scratch_folder
 from rir_deploy.onnx_file import load_onnx, read_provenance, save_onnx
 from rir_deploy.pipeline.checkpoints import trace
 from rir_deploy.pipeline.chosen import check_not_chosen_on
@@ -27,6 +26,7 @@ from rir_deploy.pipeline.stage_table import FOLDED_FILE, Made, Stages, compare_s
 from rir_deploy.pipeline.steps import RUN_NAME
 from rir_deploy.recipe import Recipe
 from rir_deploy.report.schema import Run, read_run
+from rir_deploy.strict_data import parse_json
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ def verify_stages(request: StagesRequest, progress: Progress = silent) -> Stages
 def _sides(request: StagesRequest, run: Run, checkpoint: Path, recipe: Recipe) -> Iterator[list[Made]]:
     """Every stage of the run."""
     model = trace(checkpoint, request.factory, recipe.preprocessing.input_shape, request.weights or run.model.weights)
-    with tempfile.TemporaryDirectory() as temporary:
-        traced = Path(temporary) / "traced.onnx"
+    with scratch_folder() as temporary:
+        traced = temporary / "traced.onnx"
         save_onnx(model, traced, force=False)
         graphs = [(graph_stage(one.precision, one.flavour), one.file) for one in run.graphs]
         engines = [(one.name, graph_stage(one.precision, one.flavour)) for one in run.engines]
@@ -90,7 +90,7 @@ def _sides(request: StagesRequest, run: Run, checkpoint: Path, recipe: Recipe) -
 def _read(folder: Path) -> Run:
     path = folder / RUN_NAME
     try:
-        return read_run(json.loads(path.read_text(encoding="utf-8")), str(path))
+        return read_run(parse_json(path.read_text(encoding="utf-8")), str(path))
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise InputError(f"'{path}' is not readable JSON; repeat the run") from error
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
 from rir_deploy.artifacts import atomic_file, check_output, sha256_file, sha256_json
+from rir_deploy.claim import FOLDER_LOCK
 from rir_deploy.errors import InputError, UsageError
+from rir_deploy.staging import remove_leftovers
+from rir_deploy.strict_data import parse_json
 
 RECORD_NAME, RUN_NAME, REPORT_NAME = "steps.json", "run.json", "report.html"
 _SUBFOLDERS = ("training", "graphs", "engines")
@@ -46,8 +48,7 @@ class RunFolder:
         self._asked: dict[str, None] = {}
         self.steps = _read(path / RECORD_NAME) if _is_run(path) else {}
         for folder in (path, *(path / name for name in _SUBFOLDERS)):
-            for leftover in folder.glob(".*.part"):
-                shutil.rmtree(leftover, ignore_errors=True)
+            remove_leftovers(folder)
         self._write()  # from now on the folder is known as a run's, whatever happens to the first step
 
     def step(
@@ -132,7 +133,7 @@ def _is_run(path: Path) -> bool:
     check_output(path, force=True)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        names = os.listdir(path)
+        names = [name for name in os.listdir(path) if name != FOLDER_LOCK]
     except OSError as error:
         raise UsageError(f"cannot write the run to '{path}': {error.strerror}; choose another folder") from error
     if names and RECORD_NAME not in names:
@@ -145,7 +146,7 @@ def _is_run(path: Path) -> bool:
 
 def _read(path: Path) -> dict[str, StepRecord]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_text(encoding="utf-8"))
         if data["format"] != FORMAT:
             raise ValueError(f"format {data['format']!r}")
         return {

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rir_deploy.claim import claimed_folder
 from rir_deploy.data.dataset import Dataset
 from rir_deploy.errors import BackendError, InputError
 from rir_deploy.models import RiRConfig, preset
@@ -84,7 +85,8 @@ def train_recipe(request: TrainRequest, on_step: OnStep | None = None, progress:
         recipe.preprocessing.normalize,
         recipe.to_dict(),
     )
-    return train(config, data, options, folder=request.folder, on_step=on_step)
+    with claimed_folder(request.folder):
+        return train(config, data, options, folder=request.folder, on_step=on_step)
 
 
 def _load(dataset: Dataset, progress: Progress) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], Any]:

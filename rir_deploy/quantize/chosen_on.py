@@ -13,6 +13,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from rir_deploy.errors import InputError
+from rir_deploy.strict_data import parse_json
 
 CHOSEN_ON_KEY = "rir_deploy.chosen_on"
 # Digests in a record at most, 128 KiB: of more images, the smallest digests stand for all.
@@ -97,7 +98,7 @@ def read_chosen_on(model: ir.Model) -> ChosenOn | None:
     """
     text = model.metadata_props.get(CHOSEN_ON_KEY)
     try:
-        return None if text is None else ChosenOn.from_dict(json.loads(text))
+        return None if text is None else ChosenOn.from_dict(parse_json(text))
     except (ValueError, TypeError, RecursionError) as error:
         raise InputError(
             f"the record of the images that layers were chosen on is malformed ({error}); quantise again"

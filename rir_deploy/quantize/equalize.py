@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from rir_deploy.errors import InputError
 from rir_deploy.quantize.channels import channel_groups
+from rir_deploy.strict_data import parse_json
 
 Floats = NDArray[np.float64]
 
@@ -51,10 +52,19 @@ def equalize(graph: ir.Graph, exponents: Mapping[str, Sequence[int]]) -> None:
 
 
 def exponents_of(value: ir.Value) -> NDArray[np.int64] | None:
-    """By how much `equalize` has scaled the channels of a tensor; None where it has not."""
+    """By how much `equalize` has scaled the channels of a tensor; None where it has not.
+
+    Raises:
+        InputError: the record is malformed.
+    """
     producer = value.producer()
     text = None if producer is None else producer.metadata_props.get(EQUALIZED_KEY)
-    return None if text is None else np.array(json.loads(text), dtype=np.int64)
+    try:
+        return None if text is None else np.array(parse_json(text), dtype=np.int64)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InputError(
+            f"the record of the scaled channels of '{value.name}' is malformed ({error!r}); quantise again"
+        ) from error
 
 
 def _scale_rows(node: ir.Node, factors: Floats, weights: dict[ir.Value, Floats]) -> None:

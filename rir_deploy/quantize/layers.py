@@ -15,6 +15,7 @@ from rir_deploy.precision import KeptNode
 from rir_deploy.quantize.options import QuantizeOptions
 from rir_deploy.quantize.select import Selection
 from rir_deploy.quantize.weights import RoundedWeight
+from rir_deploy.strict_data import parse_json
 
 LAYERS_KEY = "rir_deploy.layers"
 LayerPrecision = Literal["int8", "int4", "fp16", "fp32"]
@@ -64,6 +65,6 @@ def read_layers(model: ir.Model) -> dict[str, LayerRecord]:
     """
     text = model.metadata_props.get(LAYERS_KEY)
     try:
-        return {} if text is None else {str(name): LayerRecord(**record) for name, record in json.loads(text).items()}
+        return {} if text is None else {str(name): LayerRecord(**record) for name, record in parse_json(text).items()}
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"the record of the layers' precision is malformed ({error!r}); quantise again") from error

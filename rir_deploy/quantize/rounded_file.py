@@ -14,6 +14,7 @@ from safetensors.numpy import load, save
 from rir_deploy.errors import InputError
 from rir_deploy.quantize.options import QuantizeOptions
 from rir_deploy.quantize.weights import RoundedWeight
+from rir_deploy.strict_data import parse_json
 
 _KEY = "rir_deploy.rounded"
 # Tensors of a layer, by the layer's name, a bar and one of these.
@@ -83,5 +84,5 @@ def _made_for(options: QuantizeOptions) -> dict[str, object]:
 
 
 def _metadata(data: bytes) -> object:
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    return json.loads(header["__metadata__"][_KEY])
+    header = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return parse_json(header["__metadata__"][_KEY])

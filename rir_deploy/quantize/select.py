@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from rir_deploy.errors import InputError, UsageError
 from rir_deploy.graph.prepare import label
 from rir_deploy.precision import KeptNode
 from rir_deploy.quantize.table import RangeTable
+from rir_deploy.strict_data import parse_json
 
 # The fold writes here which tensors of the unfolded graph a node computes: [[name, first, last + 1], ...].
 _MEMBERS_KEY = "rir_deploy.members"
@@ -146,7 +146,7 @@ def members_of(model: ir.Model, node: str) -> tuple[str, ...]:
 
 def _members(node: ir.Node) -> tuple[str, ...]:
     try:
-        return tuple(str(member[0]) for member in json.loads(node.metadata_props.get(_MEMBERS_KEY, "[]")))
+        return tuple(str(member[0]) for member in parse_json(node.metadata_props.get(_MEMBERS_KEY, "[]")))
     except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
         raise InputError(
             f"the fold's record on '{label(node)}' is malformed ({error!r}); fold the model again"

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 from rir_deploy.errors import InputError
 from rir_deploy.quantize.chosen_on import ChosenOn
+from rir_deploy.strict_data import parse_json
 
 Method = Literal["minmax", "percentile", "entropy", "mse"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -169,7 +170,7 @@ class RangeTable:
     def from_json(text: str) -> RangeTable:
         """Read what `to_json` wrote; InputError on anything else."""
         try:
-            return _from_data(json.loads(text))
+            return _from_data(parse_json(text))
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             raise InputError(f"the range table is malformed ({error!r}); calibrate again") from error
         except InputError as error:

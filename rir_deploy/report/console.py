@@ -7,6 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from rir_deploy.file_system import writing_to
+from rir_deploy.plain_text import printable
+
 # Letters of a cell under which it is no longer read with ease.
 _FOLDED = 8
 
@@ -21,6 +24,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     from rich.table import Table
     from rich.text import Text
 
+    title, columns = printable(title), [printable(column) for column in columns]
+    rows = [[printable(str(cell)) if isinstance(cell, str) else cell for cell in row] for row in rows]
     # Text, since in plain strings rich takes [brackets] for markup, and an extra is written in brackets.
     table = Table(title=Text(title), title_justify="left", title_style="bold", header_style="bold")
     for index, column in enumerate(columns):
@@ -32,11 +37,12 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     # Piped output has no width of its own: never wrap what a script will read.
     if not console.is_terminal:
         console = Console(width=200)
-    elif _least_width(columns, rows) > console.width:
-        for card in _cards(title, columns, rows):
-            console.print(Text.assemble((card[0], "bold"), card[1]))
-        return
-    console.print(table)
+    with writing_to("to stdout", "send it elsewhere"):
+        if console.is_terminal and _least_width(columns, rows) > console.width:
+            for card in _cards(title, columns, rows):
+                console.print(Text.assemble((card[0], "bold"), card[1]))
+        else:
+            console.print(table)
 
 
 def _least_width(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> int:
@@ -78,7 +84,7 @@ def progress_bars() -> Iterator[Progress]:
 
         def update(label: str, done: int, total: int) -> None:
             if label not in tasks:
-                tasks[label] = bars.add_task(label, total=total)
+                tasks[label] = bars.add_task(printable(label), total=total)
             bars.update(tasks[label], completed=done, total=total)  # type: ignore[arg-type]
 
         yield update

@@ -25,8 +25,11 @@ Record = TypeVar("Record")
 
 # A signed 64-bit integer: larger ones are no count of anything and break what draws them.
 _LARGEST = 2**63 - 1
-# What HTML and XML cannot hold: control characters and halves of surrogate pairs.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+# What HTML and XML cannot hold: control characters and halves of surrogate pairs. And what forges there as it does on a
+# terminal: separators of lines, and what turns the direction of text round.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
 _WORDS: dict[Any, str] = {str: "text", bool: "true or false", int: "a whole number", float: "a finite number"}
 
 
@@ -142,7 +145,7 @@ def _ruled(value: Any, rule: Bounds | Form, at: str) -> Any:
 
 
 def clean(text: str) -> str:
-    """``text`` with a replacement character for each that a page cannot hold."""
+    """``text`` with a replacement character for each that a page cannot hold, or would obey."""
     return _UNPRINTABLE.sub("\ufffd", text)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from rir_deploy.errors import InputError, UsageError
 from rir_deploy.report.html import render_run
 from rir_deploy.report.schema import Run, read_run
 from rir_deploy.report.summary import summarize
+from rir_deploy.strict_data import parse_json
 
 RECORD_NAME, REPORT_NAME = "run.json", "report.html"
 
@@ -69,7 +69,7 @@ def write_report(run_dir: Path, output: Path | None = None, *, force: bool = Fal
 
 def _read_json(path: Path) -> object:
     try:
-        data: object = json.loads(path.read_text(encoding="utf-8"))
+        data: object = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"'{path.parent}' is not the folder of a run: it has no {path.name}") from error
     except (OSError, ValueError, RecursionError) as error:

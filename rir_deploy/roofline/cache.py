@@ -9,6 +9,7 @@ from pathlib import Path
 from rir_deploy.artifacts import atomic_file, sha256_json
 from rir_deploy.errors import InputError, RirDeployError
 from rir_deploy.roofline.ceilings import Ceilings
+from rir_deploy.strict_data import parse_json
 
 FORMAT = 1
 
@@ -38,7 +39,7 @@ def read_cache(path: Path, machine: dict[str, object]) -> Ceilings | None:
         InputError: the file is damaged, was edited, or is of another machine.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_text(encoding="utf-8"))
         body, digest = data["ceilings"], data["sha256"]
     except FileNotFoundError:
         return None

@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -75,3 +77,38 @@ def test_the_real_worker_refuses_what_is_no_job(text: str) -> None:
     done = subprocess.run(command, input=text, capture_output=True, text=True)
     assert done.returncode == 5
     assert json.loads(done.stdout)["error"]["exit_code"] == 5
+
+
+def test_a_full_disk_in_a_worker_is_no_bug() -> None:
+    with pytest.raises(errors.UsageError, match="cannot write: No space left on device"):
+        run_job(WORKER, {"do": "full"}, "x")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
+def test_an_interruption_takes_the_worker_its_child_and_its_files_along(tmp_path: Path) -> None:
+    note = tmp_path / "note"
+
+    def interrupt() -> None:
+        while not note.exists() or not note.read_text():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        run_job(WORKER, {"do": "wait", "note": str(note)}, "x")
+    thread.join()
+    *pids, name = note.read_text().split()
+    assert not os.path.exists(name)
+    end = time.monotonic() + 10
+    while any(_is_there(int(pid)) for pid in pids):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def _is_there(pid: int) -> bool:
+    """A child that nobody waited for yet is dead as well."""
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2]
+    except OSError:
+        return False

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import shutil
 from pathlib import Path
 
+import onnx
 import pytest
 
 from rir_deploy.cli import COMMANDS
 from rir_deploy.cli.outputs import Command, OutputPath
+from rir_deploy.recipe import load_recipe
 from tests.cli.test_bad_input import refused
 from tests.conftest import Made, Runner
 from tests.report.sample import sample
@@ -118,6 +121,76 @@ OUTPUTS = [
     ("quantize model.onnx -o q.onnx --sensitivity q.onnx --force", "-o and --sensitivity name one file"),
     ("quantize model.onnx -o r.safetensors --save-ranges r.json", "-o and --save-ranges name one file"),
 ]
+
+
+# What an input consists of, by names that lead there in other ways.
+PARTS = [
+    ("fold beside.onnx -o beside.data --force", "beside.data', which the input 'beside.onnx' reads"),
+    ("fold beside.onnx -o ./run/../beside.data --force", "which the input 'beside.onnx' reads"),
+    ("fold beside.onnx -o link.data --force", "which the input 'beside.onnx' reads"),
+    ("fold beside.onnx -o hard.data --force", "which the input 'beside.onnx' reads"),
+    ("fold elsewhere.onnx -o beside.data --force", "which the input 'elsewhere.onnx' reads"),
+    ("quantize beside.onnx -o q.onnx --save-ranges beside.data --force", "which the input 'beside.onnx' reads"),
+    ("verify beside.onnx engine --flips beside.data --force", "which the input 'beside.onnx' reads"),
+    ("verify model.onnx beside.onnx --flips beside.data --force", "which the input 'beside.onnx' reads"),
+    ("bench beside.onnx --export-times beside.data --force", "which the input 'beside.onnx' reads"),
+    ("bench beside.onnx --runtime-cache beside.data", "which the input 'beside.onnx' reads"),
+    ("build-engine beside.onnx -o beside.data --force", "which the input 'beside.onnx' reads"),
+    ("build-engine deep.onnx -o deep --force", "which the input 'deep.onnx' reads"),
+    ("fold copy.onnx -o old.onnx", "which the input 'copy.onnx' reads"),
+    ("fold model.onnx -o hard.onnx --force", "the input 'model.onnx'"),
+    ("export model.safetensors -o hard.safetensors --force", "the input 'model.safetensors'"),
+    ("verify model.onnx engine --data links --flips images/0/a.png --force", "which the input 'links' reads"),
+    ("verify model.onnx engine --data links --flips far/b.png --force", "which the input 'links' reads"),
+    ("verify model.onnx engine --recipe ./own.toml --flips images.npz --force", "which the input 'own.toml' reads"),
+    ("verify model.onnx engine --recipe ./own.toml --flips images/0/a.png --force", "which the input 'own.toml' reads"),
+]
+
+
+@pytest.fixture
+def parts(folder: Path) -> Path:
+    """Models with their weights beside them, folders of links, and a recipe that names images."""
+    for name, data in (("beside", "beside.data"), ("deep", "deep/weights"), ("copy", f"old.onnx.{'a' * 16}.data")):
+        Path(data).parent.mkdir(exist_ok=True)
+        model = onnx.load("model.onnx")
+        onnx.save(model, f"{name}.onnx", save_as_external_data=True, location=data, size_threshold=0)
+    Path("link.data").symlink_to("beside.data")
+    Path("elsewhere.onnx").symlink_to("beside.onnx")
+    for hard, name in (
+        ("hard.data", "beside.data"),
+        ("hard.onnx", "model.onnx"),
+        ("hard.safetensors", "model.safetensors"),
+    ):
+        os.link(name, hard)
+    for name in ("far/b.png", "links/1/own.png"):
+        Path(name).parent.mkdir(parents=True)
+        Path(name).write_text(name)
+    Path("links/0").symlink_to("../far")
+    Path("links/1/a.png").symlink_to("../../images/0/a.png")
+    Path("links/1/round").symlink_to("../..")
+    own = load_recipe("digits").to_dict()
+    Path("own.toml").write_text(
+        f'classes = {json.dumps(own["classes"])}\n[data]\ntrain = "images"\ntest = "images.npz"\n[preprocess]\n'
+        'size = [8, 8]\nmode = "L"\nmean = [0.5]\nstd = [0.5]\n'
+    )
+    return folder
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links")
+@pytest.mark.parametrize(("line", "words"), PARTS, ids=lambda text: str(text))
+def test_a_part_of_an_input_is_not_replaced(line: str, words: str, parts: Path, rir: Runner) -> None:
+    before = contents(parts)
+    refused(rir(*line.split()), 2, words, "choose another output")
+    assert contents(parts) == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links")
+def test_what_is_no_part_of_an_input_is_replaced(parts: Path, rir: Runner) -> None:
+    Path("other.data").write_text("other")
+    Path("hard.data").unlink()  # a model whose weights have two names is refused by onnx
+    for _ in range(2):
+        assert rir("fold", "beside.onnx", "-o", "other.data", "--force").code == 0
+    onnx.checker.check_model("other.data")
 
 
 @pytest.mark.parametrize(("line", "words"), [*INPUTS, *RUNS, *OUTPUTS], ids=lambda text: str(text))

@@ -90,6 +90,17 @@ def test_one_changed_byte_is_refused_with_the_rebuild_command(folder: Path, name
         check_engine(folder)
 
 
+@pytest.mark.parametrize("field", ["engine", "graph"])
+@pytest.mark.parametrize("wrong", [0, 1, 2**40])
+def test_a_size_that_the_file_has_not_is_refused(folder: Path, field: str, wrong: int) -> None:
+    data = json.loads((folder / MANIFEST_NAME).read_text())
+    data[field]["size_bytes"] = wrong
+    (folder / MANIFEST_NAME).write_text(json.dumps(data))
+    with pytest.raises(InputError, match=rf"has \d+ bytes where its manifest says {wrong}; rebuild it with: {COMMAND}"):
+        check_engine(folder)
+    assert check_engine(folder, trust=True).engine.name == "engine.rtx"
+
+
 @pytest.mark.parametrize("name", ["engine.rtx", "graph.onnx"])
 def test_a_missing_file_is_refused_with_the_rebuild_command(folder: Path, name: str) -> None:
     (folder / name).unlink()

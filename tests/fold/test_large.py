@@ -29,10 +29,12 @@ def test_external_weights_in_and_out(tmp_path: Path) -> None:
     model = build(RIR)
     source, output = tmp_path / "in.onnx", tmp_path / "out" / "folded.onnx"
     save_onnx(model, source, force=False)
-    assert (tmp_path / "in.onnx.data").stat().st_size > 1000
+    (data,) = tmp_path.glob("in.onnx.*.data")
+    assert data.stat().st_size > 1000
     result = fold_file(source, output, FoldOptions(require=True), force=False)
     assert result.after.convs == 6
-    assert sorted(path.name for path in output.parent.iterdir()) == ["folded.onnx", "folded.onnx.data"]
+    (folded,) = output.parent.glob("folded.onnx.*.data")
+    assert sorted(output.parent.iterdir()) == sorted([output, folded])
     assert output.stat().st_size < source.stat().st_size
     assert relative_error(model, load_onnx(output)) < 1e-9
     onnx.checker.check_model(str(output), full_check=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import random
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from rir_deploy.artifacts import atomic_folder, sha256_file
+from rir_deploy.artifacts import sha256_file
 from rir_deploy.engines.gpu_options import GpuOptions
 from rir_deploy.errors import InputError, UsageError
 from rir_deploy.pipeline.bench import BenchRequest
@@ -137,29 +136,14 @@ def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_an_engine_that_was_being_replaced_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed between the two renames: the old one has made room, and the new one is not there yet."""
+def test_an_engine_that_had_made_room_when_the_run_was_killed_is_put_back(tmp_path: Path) -> None:
+    """Between the two renames of a file system that cannot exchange names."""
     RunFolder(tmp_path)
-    engine = tmp_path / "engines" / "any"
-    (engine / "old").mkdir(parents=True)
-    real = os.replace
-
-    def killed(source: Path, target: Path) -> None:
-        real(source, target)
-        if source == engine:
-            raise _KilledError
-
-    monkeypatch.setattr(os, "replace", killed)
-    with pytest.raises(_KilledError), atomic_folder(engine, force=True):
-        pass
-    monkeypatch.undo()
-    assert not engine.exists()
+    (tmp_path / "engines" / ".any.0123abcd.old.part" / "old").mkdir(parents=True)
+    (tmp_path / "engines" / ".any.0123abcd.part" / "new").mkdir(parents=True)
     RunFolder(tmp_path)
-    assert list((tmp_path / "engines").iterdir()) == []
-
-
-class _KilledError(BaseException):
-    """No handler of errors sees it."""
+    assert [path.name for path in (tmp_path / "engines").iterdir()] == ["any"]
+    assert [path.name for path in (tmp_path / "engines" / "any").iterdir()] == ["old"]
 
 
 def test_a_folder_that_is_no_runs_is_left_alone(made: Made, rir: Runner, tmp_path: Path) -> None:
