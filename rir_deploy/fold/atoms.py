@@ -25,7 +25,7 @@ import onnx_ir as ir
 
 from rir_deploy.fold.affine import NormalForm
 from rir_deploy.fold.algebra import add
-from rir_deploy.fold.cut import cut, values_read
+from rir_deploy.fold.cut import cut
 from rir_deploy.fold.forms import (
     Affine,
     ChannelwiseOp,
@@ -36,6 +36,7 @@ from rir_deploy.fold.forms import (
     term_columns,
 )
 from rir_deploy.fold.kernels import Array, Kernel, regroup, take_columns
+from rir_deploy.fold.nested import values_read
 from rir_deploy.fold.sums import merge_terms
 
 

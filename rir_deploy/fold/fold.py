@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from rir_deploy.domains import use_short_domain
 from rir_deploy.errors import GateError, InputError, RirDeployError
 from rir_deploy.fold.affine import NormalForm, Refused
 from rir_deploy.fold.atoms import Atom, Atoms
@@ -20,25 +21,29 @@ from rir_deploy.fold.fault import find_fault
 from rir_deploy.fold.join import partition
 from rir_deploy.fold.live import drop_unread
 from rir_deploy.fold.lower import Lowering
+from rir_deploy.fold.nested import OwnOutputs, RemoveUnread, detach, names_in
 from rir_deploy.fold.prune import prune
 from rir_deploy.fold.rules import RULES
 from rir_deploy.fold.shapes import InferShapes
-from rir_deploy.fold.work import Work, measure_work
+from rir_deploy.fold.sizes import NameSizes, forget_names
+from rir_deploy.fold.work import Work, measure_work_at
 
 # Pads, slices and clips took attributes instead of inputs before this opset.
 MIN_OPSET = 11
 
 # Read aloud: functions become plain nodes, what nobody reads goes (it would look like a second reader of what it
-# reads), constants and what follows from them become weights, shapes become known; then the fold; then what nobody
-# reads any more goes.
+# reads), constants and what follows from them become weights, sizes get names, shapes become known; then the fold; then
+# what nobody reads any more goes.
 PREPARE: tuple[Callable[[], ir.passes.PassBase], ...] = (
     common.InlinePass,
-    common.RemoveUnusedNodesPass,
+    OwnOutputs,
+    RemoveUnread,
     EvaluateConstants,
+    NameSizes,
     InferShapes,
 )
 FINISH: tuple[Callable[[], ir.passes.PassBase], ...] = (
-    common.RemoveUnusedNodesPass,
+    RemoveUnread,
     common.RemoveUnusedFunctionsPass,
     common.RemoveUnusedOpsetsPass,
     InferShapes,
@@ -90,6 +95,7 @@ def fold(model: ir.Model, options: FoldOptions = FoldOptions()) -> FoldResult:
         InputError: the opset is older than `MIN_OPSET`, or the graph is malformed.
         GateError: ``options.require`` is set and nothing folds.
     """
+    model = _in_short_domain(model)
     opset = model.graph.opset_imports.get("", 0)
     if opset < MIN_OPSET:
         raise InputError(
@@ -111,6 +117,15 @@ def fold(model: ir.Model, options: FoldOptions = FoldOptions()) -> FoldResult:
     return result
 
 
+def _in_short_domain(model: ir.Model) -> ir.Model:
+    """The model itself, unless it calls ONNX's own domain by its long name."""
+    if "ai.onnx" not in model.graph.opset_imports:
+        return model
+    renamed = model.clone()
+    use_short_domain(renamed)
+    return renamed
+
+
 @contextmanager
 def _collector_paused() -> Iterator[None]:
     """Graphs are full of cycles and all alive: looking for garbage among them costs more the larger they get."""
@@ -124,10 +139,10 @@ def _collector_paused() -> Iterator[None]:
 
 
 def _fold_within_budget(model: ir.Model) -> FoldResult:
-    before = measure_work(model)
+    before, size = measure_work_at(model)
     plan: Plan | None = Plan()
     while plan is not None:
-        folded, after, refused, dead = _fold_settled(model, before, plan)
+        folded, after, refused, dead = _fold_settled(model, before, size, plan)
         excess = after.weight_bytes - before.weight_bytes
         plan = tighter(plan, _prepared(model), excess) if excess > 0 else None
     grown = after.macs > before.macs or after.weight_bytes > before.weight_bytes
@@ -136,6 +151,7 @@ def _fold_within_budget(model: ir.Model) -> FoldResult:
         refused = (*refused, Refused("graph", reason))
     if grown or not _is_better(before, after):
         return FoldResult(model.clone(), False, before, before, refused)
+    forget_names(folded.graph)
     return FoldResult(folded, True, before, after, refused, dead, count_blocks(folded.graph))
 
 
@@ -157,8 +173,12 @@ def _prepared(model: ir.Model) -> ir.Model:
     return prepared
 
 
-def _fold_settled(model: ir.Model, before: Work, plan: Plan) -> tuple[ir.Model, Work, tuple[Refused, ...], int]:
+def _fold_settled(
+    model: ir.Model, before: Work, size: int, plan: Plan
+) -> tuple[ir.Model, Work, tuple[Refused, ...], int]:
     """The model folded until nothing folds further, its work, what was refused, and how many dead channels went.
+
+    ``size`` is what dynamic sizes were taken to be for ``before``.
 
     Once channels are gone, or two readers of a tensor have become one, what is left may fold in ways that it did not
     before. Folding the result again therefore changes nothing.
@@ -166,7 +186,7 @@ def _fold_settled(model: ir.Model, before: Work, plan: Plan) -> tuple[ir.Model, 
     folded, work = model, before
     again, refused, dead = _fold_graph(_prepared(model), plan)
     total = 0
-    while _is_better(work, after := measure_work(again)):
+    while _is_better(work, after := measure_work_at(again, size)[0]):
         folded, work, total = again, after, total + dead
         again, _, dead = _fold_graph(folded.clone(), plan)
     return folded, work, refused, total
@@ -201,10 +221,7 @@ def _wanted_orders(nf: NormalForm, atoms: Atoms) -> list[tuple[Atom, ...]]:
 
 def _names(nf: NormalForm, graph: ir.Graph) -> set[str]:
     """Names that new values must not take: those of everything that stays."""
-    names = {str(value.name) for node in nf.kept for value in node.outputs}
-    names |= {
-        str(value.name) for sub in graph.subgraphs() for node in sub for value in node.outputs if sub is not graph
-    }
+    names = {str(value.name) for node in nf.kept for value in node.outputs} | names_in(graph)
     return names | {str(value.name) for value in (*graph.inputs, *graph.outputs)} | set(graph.initializers)
 
 
@@ -220,6 +237,7 @@ def _rewrite(graph: ir.Graph, lowering: Lowering, kept: Sequence[ir.Node]) -> No
         for value in node.outputs:
             if (new := lowering.replaced.get(value, value)) is not value:
                 value.replace_all_uses_with(new)
+        detach(node)
         graph.remove(node, safe=True)
     final: dict[ir.Value, ir.Value] = {}
     for value in outputs:

@@ -37,12 +37,14 @@ class Source:
     """Something that convolutions read: a tensor of the graph where ``operand`` is None, else ``op`` of ``operand``.
 
     ``origin_channels`` are the places, after ``origin_start``, of the channels that pruning left (None: all).
+    ``batch`` is the length of the first axis; two are known to be equal where these are.
     ``pooling`` is set where ``op`` is an average that is also a convolution of its operand: the kernel it is.
     """
 
     index: int
     channels: int
     extents: Extents
+    batch: Extent
     origin: ir.Value
     origin_start: int = 0
     origin_channels: tuple[int, ...] | None = None
@@ -84,6 +86,11 @@ class Segment:
         return len(self.terms) == 1 and self.terms[0].is_identity and not self.bias.any()
 
     @property
+    def batch(self) -> Extent:
+        """The batch of what it reads; it reads something."""
+        return self.terms[0].source.batch
+
+    @property
     def is_work(self) -> bool:
         """Whether computing it twice would cost: it convolves, or adds."""
         return len(self.terms) > 1 or any(not term.kernel.is_diagonal for term in self.terms)
@@ -103,6 +110,11 @@ class Affine:
     @property
     def axes(self) -> int:
         return len(self.extents)
+
+    @property
+    def batches(self) -> set[Extent]:
+        """The batches of all that it is made of: more than one where a Concat implies that they are equal."""
+        return {term.source.batch for segment in self.segments for term in segment.terms}
 
 
 def whole(source: Source) -> Affine:
