@@ -14,7 +14,7 @@ import rir_deploy
 
 PACKAGE = Path(rir_deploy.__file__).parent
 # What each stage may import of this package beside itself: helpers and records, never another stage.
-HELPERS = {"errors", "artifacts", "onnx_file", "tensorrt_rules", "__init__"}
+HELPERS = {"errors", "artifacts", "domains", "onnx_file", "tensorrt_rules", "__init__"}
 STAGES = {
     "models": {"errors", "artifacts"},
     "data": {"errors", "artifacts"},
@@ -23,7 +23,7 @@ STAGES = {
     "embed": {"errors", "data"},
     "precision": HELPERS,
     "simulate": HELPERS | {"precision"},
-    "fold": {"errors"},
+    "fold": {"errors", "domains"},
     # What is not quantised is cast: `precision` is a pass over a graph and nothing else.
     "quantize": HELPERS | {"precision"},
     "engines": HELPERS,

@@ -210,6 +210,15 @@ def scale_form(form: Affine, scale: Array, offset: Array) -> Affine:
     return Affine(tuple(segments), form.extents)
 
 
+def offset_form(form: Affine, offset: Array) -> Affine:
+    """x + offset, channel by channel; offset is [channels]."""
+    segments, at = [], 0
+    for segment in form.segments:
+        segments.append(Segment(segment.rows, segment.terms, segment.bias + offset[at : at + segment.rows]))
+        at += segment.rows
+    return Affine(tuple(segments), form.extents)
+
+
 def extents_after(extents: Extents, kernel: Kernel) -> Extents:
     """The spatial lengths of a kernel's result. Symbolic lengths stay closed under composition."""
     result: list[Extent] = []

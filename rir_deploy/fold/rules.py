@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from rir_deploy.fold import rules_border
 from rir_deploy.fold.affine import NormalForm, RefusalError, Rule
 from rir_deploy.fold.attributes import float_of, int_of
-from rir_deploy.fold.forms import Affine, scale_form
+from rir_deploy.fold.forms import Affine, offset_form, scale_form
 from rir_deploy.fold.kernels import Array
 from rir_deploy.fold.rules_channelwise import POINTWISE, POOLING, channelwise
 from rir_deploy.fold.rules_conv import conv
@@ -70,7 +70,7 @@ def _sum(nf: NormalForm, node: ir.Node) -> Affine | None:
         offset = offset + vector
     if result is None:
         return None
-    return scale_form(result, np.ones(result.channels), np.broadcast_to(offset, (result.channels,)))
+    return offset_form(result, np.broadcast_to(offset, (result.channels,)))
 
 
 def _same_shape(a: Affine, b: Affine) -> bool:

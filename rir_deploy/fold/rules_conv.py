@@ -12,7 +12,7 @@ from rir_deploy.fold.affine import NormalForm, RefusalError
 from rir_deploy.fold.algebra import apply_to_bias, compose, composed_macs
 from rir_deploy.fold.attributes import int_of, ints_of, name_of, string_of
 from rir_deploy.fold.branches import branches_of
-from rir_deploy.fold.forms import Affine, Extents, Segment, Term, extents_after, scale_form
+from rir_deploy.fold.forms import Affine, Extents, Segment, Term, extents_after, offset_form
 from rir_deploy.fold.kernels import Array, Axes, Kernel
 from rir_deploy.fold.sums import merge_terms
 
@@ -41,7 +41,7 @@ def conv(nf: NormalForm, node: ir.Node) -> Affine | None:
         raise RefusalError(f"its bias has the shape {np.shape(bias)} where it has {kernel.rows} output channels")
     result = _convolve(nf, node, replace(kernel, branches=branches_of(node)), form)
     offset = np.broadcast_to(np.asarray(bias, dtype=np.float64), (kernel.rows,))
-    return scale_form(result, np.ones(kernel.rows), offset)
+    return offset_form(result, offset)
 
 
 def _is_empty(value: ir.Value | None) -> bool:

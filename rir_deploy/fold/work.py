@@ -107,9 +107,12 @@ def _at_assumed_size(model: ir.Model, assumed: int) -> ir.Model | None:
     """A copy with all shapes inferred at that size; None where a window of the model does not fit into it."""
     sized = model.clone()
     use_short_domain(sized)
+    is_fixed = True
     for value in sized.graph.inputs:
         if value.shape is not None:
-            value.shape = ir.Shape([_assumed(size, axis, assumed) for axis, size in enumerate(value.shape)])
+            sizes = [_assumed(size, axis, assumed) for axis, size in enumerate(value.shape)]
+            is_fixed &= sizes == list(value.shape)
+            value.shape = ir.Shape(sizes)
     for node in sized.graph:
         for output in node.outputs:
             output.shape = None
@@ -121,7 +124,9 @@ def _at_assumed_size(model: ir.Model, assumed: int) -> ir.Model | None:
     while modified:
         try:
             InferShapes()(EvaluateConstants()(sized).model)
-        except InputError:  # a size below zero: of the assumed size, not of the file
+        except InputError:  # a size below zero, which is not the file's fault where a size was assumed
+            if is_fixed:
+                raise
             return None
         modified = EvaluateConstants(from_shapes=True)(sized).modified
     shapes = [_sizes(node.outputs[0]) for node in _multiplying(sized)]
