@@ -80,8 +80,11 @@ class NormalForm:
             self._keep_value(value)
 
     def _apply(self, rule: Rule, node: ir.Node) -> Affine | None:
-        with np.errstate(all="ignore"):  # numbers that leave float64 are found below
-            form = rule(self, node)
+        try:  # what is too large for float64 is found below, what is too small would be zero there
+            with np.errstate(all="ignore", under="raise"):
+                form = rule(self, node)
+        except FloatingPointError as error:
+            raise RefusalError("folded, its weights would be too small for any type") from error
         if form is None:
             return None
         check_reads(form)

@@ -6,11 +6,14 @@ its own for each of an input's sizes, shape inference says which of the sizes th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Collection
 
 import onnx_ir as ir
 
 _PREFIX = "rir_deploy.size."
+# What onnx's shape inference calls the sizes that it does not know: files keep such names.
+_INFERRED = "unk__"
 
 
 class NameSizes(ir.passes.InPlacePass):
@@ -24,6 +27,8 @@ class NameSizes(ir.passes.InPlacePass):
             if named != sizes:
                 value.shape = ir.Shape(named)
                 modified = True
+        if modified:  # the names that follow are better than those of an inference without them
+            _forget(model.graph, _INFERRED, keep=set(model.graph.outputs))
         return ir.passes.PassResult(model, modified)
 
 
@@ -34,14 +39,13 @@ def _named(size: int | ir.SymbolicDim, name: str) -> int | ir.SymbolicDim:
 
 def forget_names(graph: ir.Graph) -> None:
     """Take the names of `NameSizes` out again."""
-    for value in _values(graph):
+    _forget(graph, _PREFIX)
+
+
+def _forget(graph: ir.Graph, prefix: str, keep: Collection[ir.Value] = ()) -> None:
+    values = itertools.chain(graph.inputs, (value for node in graph.all_nodes() for value in node.outputs))
+    for value in (value for value in values if value not in keep):
         sizes = list(value.shape or ())
-        kept = [None if str(getattr(size, "value", "")).startswith(_PREFIX) else size for size in sizes]
+        kept = [None if str(getattr(size, "value", "")).startswith(prefix) else size for size in sizes]
         if kept != sizes:
             value.shape = ir.Shape(kept)
-
-
-def _values(graph: ir.Graph) -> Iterator[ir.Value]:
-    yield from graph.inputs
-    for node in graph.all_nodes():
-        yield from node.outputs

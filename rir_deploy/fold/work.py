@@ -160,5 +160,5 @@ def _sizes(value: ir.Value | None, batches: frozenset[str] = frozenset()) -> lis
     sizes = list(value.shape)
     if sizes and isinstance(sizes[0], ir.SymbolicDim) and sizes[0].value in batches:
         sizes[0] = ASSUMED_BATCH
-    known = [size for size in sizes if isinstance(size, int)]
+    known = [size for size in sizes if isinstance(size, int) and size >= 0]  # some exporters write -1
     return known if len(known) == len(sizes) else None
