@@ -21,7 +21,7 @@ from rir_deploy.fold.fault import find_fault
 from rir_deploy.fold.join import partition
 from rir_deploy.fold.live import drop_unread
 from rir_deploy.fold.lower import Lowering
-from rir_deploy.fold.nested import OwnOutputs, RemoveUnread, detach, names_in
+from rir_deploy.fold.nested import RemoveUnread, detach, names_in
 from rir_deploy.fold.prune import prune
 from rir_deploy.fold.rules import RULES
 from rir_deploy.fold.shapes import InferShapes
@@ -36,7 +36,6 @@ MIN_OPSET = 11
 # what nobody reads any more goes.
 PREPARE: tuple[Callable[[], ir.passes.PassBase], ...] = (
     common.InlinePass,
-    OwnOutputs,
     RemoveUnread,
     EvaluateConstants,
     NameSizes,

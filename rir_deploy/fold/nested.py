@@ -67,36 +67,3 @@ def _remove_unread(graph: ir.Graph) -> int:
         graph.remove(node, safe=True)
         removed += 1
     return removed
-
-
-class OwnOutputs(ir.passes.InPlacePass):
-    """Let every nested graph make its outputs itself: a value of a graph around it goes through an Identity.
-
-    Such an output is a name only. Without a node that reads the value, it would be lost when the value is renamed.
-    """
-
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        return ir.passes.PassResult(model, _own_outputs(model.graph, {}))
-
-
-def _own_outputs(graph: ir.Graph, around: dict[str, ir.Value]) -> bool:
-    own = [*graph.inputs, *graph.initializers.values(), *(value for node in graph for value in node.outputs)]
-    named = around | {str(value.name): value for value in own}
-    changed = False
-    for place, output in enumerate(list(graph.outputs) if around else []):
-        if output not in own and (captured := named.get(str(output.name))) is not None:
-            made = ir.Value(name=_free(f"{output.name}_inside", named), type=output.type, shape=output.shape)
-            graph.append(ir.Node("", "Identity", [captured], outputs=[made]))
-            graph.outputs[place] = made
-            named[str(made.name)] = made
-            changed = True
-    for node in list(graph):
-        for sub in graphs_in(node):
-            changed |= _own_outputs(sub, named)
-    return changed
-
-
-def _free(name: str, taken: dict[str, ir.Value]) -> str:
-    while name in taken:
-        name += "_"
-    return name
