@@ -169,7 +169,7 @@ class NormalForm:
         """A segment as a source: it will exist as a tensor, computed once, whoever reads it."""
         source = self._materialized.get(segment)
         if source is None:
-            source = self._source(segment.rows, extents, segment.batch, origin)
+            source = self._source(segment.rows, extents, _batch(segment, origin), origin)
             source.operand, source.origin_start = segment, start
             self._materialized[segment] = source
         return whole(source).segments[0]
@@ -178,7 +178,7 @@ class NormalForm:
         """The result of a channelwise op: one source a segment."""
         segments, at = [], 0
         for segment in form.segments:
-            source = self._source(segment.rows, extents, segment.batch, output)
+            source = self._source(segment.rows, extents, _batch(segment, output), output)
             source.op, source.operand, source.origin_start = op, segment, at
             source.operand_extents = form.extents
             segments.append(whole(source).segments[0])
@@ -201,9 +201,13 @@ def _pads(node: ir.Node) -> bool:
     return any(pad > 0 for pad in pads) or node.attributes.get_string("auto_pad", "NOTSET").startswith("SAME")
 
 
+def _batch(segment: Segment, origin: ir.Value) -> Extent:
+    """The batch of a segment of a tensor: that of what it reads, or of the tensor, where it reads nothing."""
+    return segment.terms[0].source.batch if segment.terms else extent_of(origin, 0)
+
+
 def extent_of(value: ir.Value, axis: int) -> Extent:
-    assert value.shape is not None
-    size = value.shape[axis]
+    size = None if value.shape is None else value.shape[axis]
     if isinstance(size, int):
         return size
     name = getattr(size, "value", None)

@@ -86,11 +86,6 @@ class Segment:
         return len(self.terms) == 1 and self.terms[0].is_identity and not self.bias.any()
 
     @property
-    def batch(self) -> Extent:
-        """The batch of what it reads; it reads something."""
-        return self.terms[0].source.batch
-
-    @property
     def is_work(self) -> bool:
         """Whether computing it twice would cost: it convolves, or adds."""
         return len(self.terms) > 1 or any(not term.kernel.is_diagonal for term in self.terms)

@@ -97,6 +97,7 @@ class _OpenBuilder(Builder):
             *[self.branch] * 3,
             *[self.loop] * 2,
             *(self.scan, self.computed, self.computed, self.mean_of_batch, self.first_image, self.resized, self.rows),
+            *(self.constant_shape, self.constant_shape, self.other_pool, self.prelu, self.dropout),
         ]
 
     def graph(self) -> OpenGraph:
@@ -154,6 +155,47 @@ class _OpenBuilder(Builder):
         self.w.channels[f"{first}_1"] = rest
         self.put(f"{first}_1", self.sizes[x])
         return self.put(first, self.sizes[x])
+
+    def constant_shape(self, x: str) -> str:
+        """A sum or product with a constant of any shape that may be broadcast, or that broadcasts x."""
+        (height, width), channels = self.sizes[x], self.w.channels[x]
+        shapes = [(channels, 1, 1), (1, 1, 1, 1), (1,), (1, channels, 1, width), (width,), (height, 1), (2, 1, 1, 1)]
+        shape = self.rng.choice([shape for shape in shapes if shape[0] != 2 or self.batches[x] == (1, 1)])
+        op = self.rng.choice(("Add", "Sub", "Mul", "Div"))
+        inputs = [x, self.w.constant(self.w.rng.uniform(0.5, 2.0, shape))]
+        name = self.w.op(op, inputs if op == "Div" else self.rng.sample(inputs, 2), channels)
+        if shape[0] == 2 and len(shape) == 4:
+            self.batches[name] = (2, 2)
+        return self.put(name, self.sizes[x])
+
+    def other_pool(self, x: str) -> str:
+        """Windows that go over the border, by the opset's own rules. Tensors that meet are told by the whole image."""
+        op = self.rng.choice(("AveragePool", "MaxPool", "LpPool", "GlobalAveragePool", "GlobalMaxPool"))
+        if op.startswith("Global"):
+            return self.put(self.w.op(op, [x], self.w.channels[x]), (1, 1))
+        if min(self.sizes[x]) < 3:
+            return self.norm(x)
+        options: dict[str, object] = {"kernel_shape": [3, 3], "strides": [1, 1]}
+        if op != "LpPool" and self.rng.random() < 0.5:
+            options |= {"strides": [2, 2], "ceil_mode": 1}
+        elif self.rng.random() < 0.5:
+            options |= {"auto_pad": self.rng.choice(("SAME_UPPER", "SAME_LOWER", "VALID"))}
+        else:
+            options |= {"pads": [0, 1, 1, 0]}
+        if op == "AveragePool":
+            options["count_include_pad"] = self.rng.choice((0, 1))
+        pooled = self.w.op(op, [x], self.w.channels[x], **options)
+        mean = self.w.op("GlobalAveragePool", [pooled], self.w.channels[x])
+        self.batches[mean] = self.batches[x]
+        return self.put(mean, (1, 1))
+
+    def prelu(self, x: str) -> str:
+        shape = self.rng.choice(((self.w.channels[x], 1, 1), (1,), (1, 1, self.sizes[x][1])))
+        slope = self.w.constant(self.w.rng.uniform(0, 1, shape))
+        return self.put(self.w.op("PRelu", [x, slope], self.w.channels[x]), self.sizes[x])
+
+    def dropout(self, x: str) -> str:
+        return self.one(x, "Dropout")
 
     def mean_of_batch(self, x: str) -> str:
         return self.reduced(x, 0)
