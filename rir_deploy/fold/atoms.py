@@ -80,6 +80,12 @@ class Atom:
     skips: tuple[tuple[Atom, ...], ...] = ()
     bias: Array = field(default_factory=lambda: np.zeros(0))
 
+    @property
+    def reads(self) -> list[Atom]:
+        """Everything that it is made of."""
+        spans = (*(read.atoms for read in self.main), *self.skips, () if self.primary is None else (self.primary,))
+        return [atom for span in spans for atom in span]
+
 
 class Atoms:
     """All atoms of a normal form, in an order in which each comes after what it reads."""

@@ -21,7 +21,7 @@ from rir_deploy.fold.fault import find_fault
 from rir_deploy.fold.join import partition
 from rir_deploy.fold.live import drop_unread
 from rir_deploy.fold.lower import Lowering
-from rir_deploy.fold.nested import RemoveUnread, detach, names_in
+from rir_deploy.fold.nested import RemoveUnread, detach, names_in, values_read
 from rir_deploy.fold.prune import prune
 from rir_deploy.fold.rules import RULES
 from rir_deploy.fold.shapes import InferShapes
@@ -198,7 +198,7 @@ def _fold_graph(prepared: ir.Model, plan: Plan) -> tuple[ir.Model, tuple[Refused
     drop_unread(nf)
     dead = prune(nf)
     atoms = Atoms(nf)
-    groups = partition(atoms, _wanted_orders(nf, atoms))
+    groups = partition(atoms, _wanted_orders(nf, atoms), _reads_outside(nf, atoms))
     lowering = Lowering(nf, atoms, groups, _names(nf, graph), plan.lean)
     _rewrite(graph, lowering, nf.kept)
     for make in FINISH:
@@ -216,6 +216,14 @@ def _wanted_orders(nf: NormalForm, atoms: Atoms) -> list[tuple[Atom, ...]]:
             parts = atoms.sequence(form)
             orders.append(tuple(atom for part in parts if isinstance(part, tuple) for atom in part))
     return orders
+
+
+def _reads_outside(nf: NormalForm, atoms: Atoms) -> Iterator[tuple[int, Atom]]:
+    """At which depth a node outside the fold reads which atoms."""
+    for node in nf.kept:
+        forms = [form for value in values_read(node) if (form := nf.form(value)) is not None]
+        for part in (part for form in forms for part in atoms.sequence(form) if isinstance(part, tuple)):
+            yield from ((atoms.depth_of(node), atom) for atom in part)
 
 
 def _names(nf: NormalForm, graph: ir.Graph) -> set[str]:
