@@ -77,14 +77,19 @@ def properties_text(found: dict[str, Any]) -> str:
     failures = sum(len(kind["failures"]) for kind in found["kinds"].values())
     graphs = sum(kind["graphs"] for kind in found["kinds"].values())
     return (
-        f"Same function to {found['tolerance']:.0e} in float64, no more multiply-adds or weight bytes, folding again "
+        f"Same function to {found['tolerance']:.0e} in float64 (in FP32, in ONNX Runtime, to "
+        f"{found['tolerance_fp32']:.0e} of the largest output), no more multiply-adds or weight bytes, folding again "
         f"changes nothing, same input same bytes, a valid graph: {failures} failures in {graphs:,} random graphs (seed "
         f"{found['seed']}, {found['seconds'] / 60:.0f} minutes). `benchmarks/fold_properties.py`.\n"
     )
 
 
 def properties_table(kinds: dict[str, Any]) -> str:
-    names = {"family": "RiRs and relatives", "random": "any op on any tensor"}
+    names = {
+        "family": "RiRs and relatives",
+        "random": "any op on any tensor",
+        "open": "with If, Loop, Scan, computed constants, sizes and batches that depend on the input",
+    }
     body = [
         (
             names[kind],

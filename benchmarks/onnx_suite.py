@@ -8,8 +8,8 @@ branches (`onnx_variants`), with the sizes of its inputs declared and dynamic. W
 original on the suite's data, in ONNX Runtime or onnx's reference, apart from the check that `fold` makes itself.
 
 Outcomes: "right"; "wrong" (exit 0 and another answer); "refused" (2 to 5, with a sentence); "unexpected" (exit 1, or
-the process ended); "false alarm" (the fold's own check refuses what is right); "caught" (it refuses what is wrong); "not
-comparable" (nothing runs the original). Exits 1 if anything is wrong, unexpected, caught or a false alarm.
+the process ended); "false alarm" (the fold's own check refuses what is right); "caught" (it refuses what is wrong);
+"not comparable" (nothing runs the original). Exits 1 if anything is wrong, unexpected, caught or a false alarm.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
-
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 

@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from rir_deploy.fold.constants import Constants
 from rir_deploy.fold.forms import Affine, ChannelwiseOp, Extent, Extents, Segment, Source, whole
+from rir_deploy.fold.nested import values_read
+from rir_deploy.fold.ranges import misfit
 
 _FLOATS = {ir.DataType.FLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.BFLOAT16}
 
@@ -48,13 +51,12 @@ class NormalForm:
         self.kept: list[ir.Node] = []
         self.refused: list[Refused] = []
         self._materialized: dict[Segment, Source] = {}
-        self._captured = _captured_values(graph)
         self._unread: dict[ir.Value, int] = {}
         for value in graph.inputs:
             self._keep_value(value)
         for node in graph:
             self._visit(node)
-        self.required = [*graph.outputs, *self._captured]
+        self.required = list(graph.outputs)
         for value in self.required:
             self.materialize_value(value)
 
@@ -64,26 +66,44 @@ class NormalForm:
         if rule is not None and not self._is_constant(node):
             try:
                 self._check_weights(node)
-                found = rule(self, node)
-                form = None if found is None else check_reads(found)
+                form = self._apply(rule, node)
             except RefusalError as refusal:
                 self.refused.append(Refused(node.name or node.outputs[0].name or node.op_type, str(refusal)))
         if form is not None:
             self.forms[node.outputs[0]] = form
             self._release(node)
             return
-        for value in node.inputs:
+        for value in values_read(node):  # what graphs in it capture too: it has to be there before the node is
             self.materialize_value(value)
         self.kept.append(node)
         for value in node.outputs:
             self._keep_value(value)
+
+    def _apply(self, rule: Rule, node: ir.Node) -> Affine | None:
+        try:  # what is too large for float64 is found below, what is too small would be zero there
+            with np.errstate(all="ignore", under="raise"):
+                form = rule(self, node)
+        except FloatingPointError as error:
+            raise RefusalError("folded, its weights would be too small for any type") from error
+        if form is None:
+            return None
+        check_reads(form)
+        if any(isinstance(extent, int) and extent < 1 for extent in form.extents):
+            raise RefusalError("its result has no elements")
+        output = node.outputs[0]
+        if output.dtype is None:  # where types could not be inferred: that of the maps it is made of
+            output.type = next(v.type for v in node.inputs if v is not None and v in self.forms)
+        reason = None if output.dtype is None else misfit(form, output.dtype)
+        if reason is not None:
+            raise RefusalError(reason)
+        return form
 
     def _release(self, node: ir.Node) -> None:
         """Forget forms that no later node reads: with their kernels they are most of the memory that folding takes."""
         for value in node.inputs:
             if value is not None and value in self.forms:
                 self._unread[value] = self._unread.get(value, self.uses(value)) - 1
-                if not self._unread[value] and value not in self._captured:
+                if not self._unread[value]:
                     del self.forms[value]
 
     def _check_weights(self, node: ir.Node) -> None:
@@ -103,12 +123,14 @@ class NormalForm:
         shape = value.shape
         if shape is None or len(shape) < 3 or value.dtype not in _FLOATS or not isinstance(shape[1], int):
             return
+        if any(isinstance(size, int) and size < 1 for size in shape):
+            return  # a tensor without elements: there is nothing to fold, and no channel to tell by
         extents = tuple(extent_of(value, axis) for axis in range(2, len(shape)))
-        source = self._source(int(shape[1]), extents, value)
+        source = self._source(int(shape[1]), extents, extent_of(value, 0), value)
         self.forms[value] = whole(source)
 
-    def _source(self, channels: int, extents: Extents, origin: ir.Value) -> Source:
-        source = Source(len(self.sources), channels, extents, origin)
+    def _source(self, channels: int, extents: Extents, batch: Extent, origin: ir.Value) -> Source:
+        source = Source(len(self.sources), channels, extents, batch, origin)
         self.sources.append(source)
         return source
 
@@ -147,7 +169,7 @@ class NormalForm:
         """A segment as a source: it will exist as a tensor, computed once, whoever reads it."""
         source = self._materialized.get(segment)
         if source is None:
-            source = self._source(segment.rows, extents, origin)
+            source = self._source(segment.rows, extents, _batch(segment, origin), origin)
             source.operand, source.origin_start = segment, start
             self._materialized[segment] = source
         return whole(source).segments[0]
@@ -156,7 +178,7 @@ class NormalForm:
         """The result of a channelwise op: one source a segment."""
         segments, at = [], 0
         for segment in form.segments:
-            source = self._source(segment.rows, extents, output)
+            source = self._source(segment.rows, extents, _batch(segment, output), output)
             source.op, source.operand, source.origin_start = op, segment, at
             source.operand_extents = form.extents
             segments.append(whole(source).segments[0])
@@ -179,17 +201,13 @@ def _pads(node: ir.Node) -> bool:
     return any(pad > 0 for pad in pads) or node.attributes.get_string("auto_pad", "NOTSET").startswith("SAME")
 
 
-def _captured_values(graph: ir.Graph) -> list[ir.Value]:
-    """Values of the graph that a subgraph (If, Loop, Scan) reads by name."""
-    own = set(graph.inputs) | {value for node in graph for value in node.outputs}
-    captured = [value for sub in graph.subgraphs() if sub is not graph for node in sub for value in node.inputs]
-    captured += [value for sub in graph.subgraphs() if sub is not graph for value in sub.outputs]
-    return sorted({v for v in captured if v in own and v is not None}, key=lambda v: str(v.name))
+def _batch(segment: Segment, origin: ir.Value) -> Extent:
+    """The batch of a segment of a tensor: that of what it reads, or of the tensor, where it reads nothing."""
+    return segment.terms[0].source.batch if segment.terms else extent_of(origin, 0)
 
 
 def extent_of(value: ir.Value, axis: int) -> Extent:
-    assert value.shape is not None
-    size = value.shape[axis]
+    size = None if value.shape is None else value.shape[axis]
     if isinstance(size, int):
         return size
     name = getattr(size, "value", None)

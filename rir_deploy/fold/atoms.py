@@ -25,7 +25,7 @@ import onnx_ir as ir
 
 from rir_deploy.fold.affine import NormalForm
 from rir_deploy.fold.algebra import add
-from rir_deploy.fold.cut import cut, values_read
+from rir_deploy.fold.cut import cut
 from rir_deploy.fold.forms import (
     Affine,
     ChannelwiseOp,
@@ -36,6 +36,7 @@ from rir_deploy.fold.forms import (
     term_columns,
 )
 from rir_deploy.fold.kernels import Array, Kernel, regroup, take_columns
+from rir_deploy.fold.nested import values_read
 from rir_deploy.fold.sums import merge_terms
 
 
@@ -78,6 +79,12 @@ class Atom:
     main: tuple[Read, ...] = ()
     skips: tuple[tuple[Atom, ...], ...] = ()
     bias: Array = field(default_factory=lambda: np.zeros(0))
+
+    @property
+    def reads(self) -> list[Atom]:
+        """Everything that it is made of."""
+        spans = (*(read.atoms for read in self.main), *self.skips, () if self.primary is None else (self.primary,))
+        return [atom for span in spans for atom in span]
 
 
 class Atoms:

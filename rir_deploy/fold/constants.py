@@ -5,19 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx.reference import ReferenceEvaluator
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
-# Exporters build weights (W + I) and pad amounts out of constants; larger results are not worth having.
-_MAX_ELEMENTS = 1 << 28
-_IMPURE = frozenset(
-    {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
-)
-# A weight that is stored in integers and scaled at run time is a quantised weight: not ours to fold.
-_OPAQUE = _IMPURE | {"DequantizeLinear", "QuantizeLinear", "DynamicQuantizeLinear", "If", "Loop", "Scan"}
+from rir_deploy.fold.evaluate import evaluate_constant
 
 
 class Constants:
@@ -55,7 +47,7 @@ class Constants:
     def _operands(self, value: ir.Value) -> list[ir.Value]:
         """Operands that have to be computed first."""
         node = value.producer()
-        if node is None or node.op_type in _OPAQUE or self._has_sizes(node):
+        if node is None or self._has_sizes(node):
             return []
         operands = [operand for operand in node.inputs if operand is not None]
         # One graph input among the operands settles it: there is no need to look at the rest.
@@ -67,7 +59,7 @@ class Constants:
         node = value.producer()
         if value.is_graph_input() or node is None or node.domain not in ("", "ai.onnx"):
             return None
-        if node.op_type in _OPAQUE or len(node.outputs) != 1:
+        if len(node.outputs) != 1:
             return None
         if node.op_type == "Shape" and self._from_shapes:
             sizes = _sizes(node, None if self._has_sizes(node) else self._look_up(node.inputs[0]))
@@ -78,8 +70,7 @@ class Constants:
         if not operands or any(not _is_stored(o) and self._known.get(o) is None for o in operands):
             return None
         arrays = [self._look_up(operand) for operand in node.inputs]
-        too_large = sum(array.size for array in arrays if array is not None) > _MAX_ELEMENTS
-        return None if too_large else _evaluate(node, arrays, self._opset)
+        return evaluate_constant(node, arrays, self._opset)
 
     def _has_sizes(self, node: ir.Node) -> bool:
         """Whether it is a Shape whose result is known without a look at what it measures."""
@@ -112,31 +103,19 @@ def _sizes(node: ir.Node, measured: NDArray[np.generic] | None) -> list[int | No
     return sizes[first:last]
 
 
-def _evaluate(node: ir.Node, arrays: list[NDArray[np.generic] | None], opset: int) -> NDArray[np.generic] | None:
-    """Run one node in onnx's reference evaluator."""
-    names = [f"x{i}" if array is not None else "" for i, array in enumerate(arrays)]
-    proto = ir.to_proto(node)
-    single = onnx.NodeProto(op_type=proto.op_type, input=names, output=["y"], attribute=proto.attribute)
-    inputs = [onnx.helper.make_value_info(name, onnx.TypeProto()) for name in names if name]
-    output = onnx.helper.make_value_info("y", onnx.TypeProto())
-    graph = onnx.helper.make_graph([single], "constant", inputs, [output])
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
-    feed = {name: array for name, array in zip(names, arrays, strict=True) if name}
-    try:
-        (result,) = ReferenceEvaluator(model).run(None, feed)
-    except Exception:  # the evaluator raises whatever its operators do; then the value is simply not known
-        return None
-    return result if isinstance(result, np.ndarray) and result.size <= _MAX_ELEMENTS else None
-
-
 def _is_worth_storing(array: NDArray[np.generic], node: ir.Node) -> bool:
-    """Integers, since shapes hang on them; floats only where they take no more room than what they replace."""
+    """Integers, since shapes hang on them; floats only where they take no more room than what they replace.
+
+    Infinity and NaN are left to be computed: stored, they would be weights.
+    """
+    if array.dtype.kind != "f":
+        return True
     own = [
         value.const_value.nbytes
         for value in node.inputs
         if value is not None and value.const_value is not None and len(value.uses()) == 1
     ]
-    return array.dtype.kind != "f" or array.size == 1 or array.nbytes <= sum(own)
+    return bool(np.isfinite(array).all()) and (array.size == 1 or array.nbytes <= sum(own))
 
 
 class EvaluateConstants(ir.passes.InPlacePass):

@@ -7,21 +7,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 import numpy as np
-import onnx_ir as ir
 
 from rir_deploy.fold.affine import NormalForm
 from rir_deploy.fold.forms import Bottoms, Segment, Source, around_groups, bottom, segment_rows
-
-
-def values_read(node: ir.Node) -> list[ir.Value]:
-    """The inputs of a node, and what its subgraphs capture."""
-    values = [value for value in node.inputs if value is not None]
-    for attribute in node.attributes.values():
-        graphs = [attribute.value] if attribute.type == ir.AttributeType.GRAPH else []
-        graphs += list(attribute.value) if attribute.type == ir.AttributeType.GRAPHS else []
-        for graph in graphs:
-            values += [value for inner in graph.all_nodes() for value in inner.inputs if value is not None]
-    return values
+from rir_deploy.fold.nested import values_read
 
 
 def cut(nf: NormalForm) -> dict[Source, list[Segment]]:

@@ -20,10 +20,13 @@ from rir_deploy.fold.fault import find_fault
 from rir_deploy.fold.join import partition
 from rir_deploy.fold.live import drop_unread
 from rir_deploy.fold.lower import Lowering
+from rir_deploy.fold.nested import RemoveUnread, detach, names_in, values_read
 from rir_deploy.fold.prune import prune
 from rir_deploy.fold.rules import RULES
 from rir_deploy.fold.shapes import InferShapes
-from rir_deploy.fold.work import Work, measure_work
+from rir_deploy.fold.sizes import NameSizes, forget_names
+from rir_deploy.fold.work import Work, measure_work_at
+from rir_deploy.graph.domains import use_short_domain
 from rir_deploy.graph.equivalence import Equivalence, require_equal
 from rir_deploy.graph.evaluate import Graph
 from rir_deploy.graph.opset import convert_opset
@@ -32,16 +35,17 @@ from rir_deploy.graph.opset import convert_opset
 MIN_OPSET = 11
 
 # Read aloud: functions become plain nodes, what nobody reads goes (it would look like a second reader of what it
-# reads), constants and what follows from them become weights, shapes become known; then the fold; then what nobody
-# reads any more goes.
+# reads), constants and what follows from them become weights, sizes get names, shapes become known; then the fold; then
+# what nobody reads any more goes.
 PREPARE: tuple[Callable[[], ir.passes.PassBase], ...] = (
     common.InlinePass,
-    common.RemoveUnusedNodesPass,
+    RemoveUnread,
     EvaluateConstants,
+    NameSizes,
     InferShapes,
 )
 FINISH: tuple[Callable[[], ir.passes.PassBase], ...] = (
-    common.RemoveUnusedNodesPass,
+    RemoveUnread,
     common.RemoveUnusedFunctionsPass,
     common.RemoveUnusedOpsetsPass,
     InferShapes,
@@ -97,6 +101,7 @@ def fold(model: ir.Model, options: FoldOptions = FoldOptions()) -> FoldResult:
         InputError: the opset is older than `MIN_OPSET` and cannot be raised, or the graph is malformed.
         GateError: ``options.require`` is set and nothing folds; or the result does not compute what the model does.
     """
+    model = _in_short_domain(model)
     with _collector_paused():
         try:
             result = _fold_within_budget(_raised(model))
@@ -133,6 +138,15 @@ def _raised(model: ir.Model) -> ir.Model:
         raise InputError(f"{error}, or go on without folding") from error
 
 
+def _in_short_domain(model: ir.Model) -> ir.Model:
+    """The model itself, unless it calls ONNX's own domain by its long name."""
+    if "ai.onnx" not in model.graph.opset_imports:
+        return model
+    renamed = model.clone()
+    use_short_domain(renamed)
+    return renamed
+
+
 @contextmanager
 def _collector_paused() -> Iterator[None]:
     """Graphs are full of cycles and all alive: looking for garbage among them costs more the larger they get."""
@@ -146,10 +160,10 @@ def _collector_paused() -> Iterator[None]:
 
 
 def _fold_within_budget(model: ir.Model) -> FoldResult:
-    before = measure_work(model)
+    before, size = measure_work_at(model)
     plan: Plan | None = Plan()
     while plan is not None:
-        folded, after, refused, dead = _fold_settled(model, before, plan)
+        folded, after, refused, dead = _fold_settled(model, before, size, plan)
         excess = after.weight_bytes - before.weight_bytes
         plan = tighter(plan, _prepared(model), excess) if excess > 0 else None
     grown = after.macs > before.macs or after.weight_bytes > before.weight_bytes
@@ -158,6 +172,7 @@ def _fold_within_budget(model: ir.Model) -> FoldResult:
         refused = (*refused, Refused("graph", reason))
     if grown or not _is_better(before, after):
         return FoldResult(model.clone(), False, before, before, refused)
+    forget_names(folded.graph)
     return FoldResult(folded, True, before, after, refused, dead, count_blocks(folded.graph))
 
 
@@ -179,8 +194,12 @@ def _prepared(model: ir.Model) -> ir.Model:
     return prepared
 
 
-def _fold_settled(model: ir.Model, before: Work, plan: Plan) -> tuple[ir.Model, Work, tuple[Refused, ...], int]:
+def _fold_settled(
+    model: ir.Model, before: Work, size: int, plan: Plan
+) -> tuple[ir.Model, Work, tuple[Refused, ...], int]:
     """The model folded until nothing folds further, its work, what was refused, and how many dead channels went.
+
+    ``size`` is what dynamic sizes were taken to be for ``before``.
 
     Once channels are gone, or two readers of a tensor have become one, what is left may fold in ways that it did not
     before. Folding the result again therefore changes nothing.
@@ -188,7 +207,7 @@ def _fold_settled(model: ir.Model, before: Work, plan: Plan) -> tuple[ir.Model, 
     folded, work = model, before
     again, refused, dead = _fold_graph(_prepared(model), plan)
     total = 0
-    while _is_better(work, after := measure_work(again)):
+    while _is_better(work, after := measure_work_at(again, size)[0]):
         folded, work, total = again, after, total + dead
         again, _, dead = _fold_graph(folded.clone(), plan)
     return folded, work, refused, total
@@ -201,7 +220,7 @@ def _fold_graph(prepared: ir.Model, plan: Plan) -> tuple[ir.Model, tuple[Refused
     drop_unread(nf)
     dead = prune(nf)
     atoms = Atoms(nf)
-    groups = partition(atoms, _wanted_orders(nf, atoms))
+    groups = partition(atoms, _wanted_orders(nf, atoms), _reads_outside(nf, atoms))
     lowering = Lowering(nf, atoms, groups, _names(nf, graph), plan.lean)
     _rewrite(graph, lowering, nf.kept)
     for make in FINISH:
@@ -221,12 +240,17 @@ def _wanted_orders(nf: NormalForm, atoms: Atoms) -> list[tuple[Atom, ...]]:
     return orders
 
 
+def _reads_outside(nf: NormalForm, atoms: Atoms) -> Iterator[tuple[int, Atom]]:
+    """At which depth a node outside the fold reads which atoms."""
+    for node in nf.kept:
+        forms = [form for value in values_read(node) if (form := nf.form(value)) is not None]
+        for part in (part for form in forms for part in atoms.sequence(form) if isinstance(part, tuple)):
+            yield from ((atoms.depth_of(node), atom) for atom in part)
+
+
 def _names(nf: NormalForm, graph: ir.Graph) -> set[str]:
     """Names that new values must not take: those of everything that stays."""
-    names = {str(value.name) for node in nf.kept for value in node.outputs}
-    names |= {
-        str(value.name) for sub in graph.subgraphs() for node in sub for value in node.outputs if sub is not graph
-    }
+    names = {str(value.name) for node in nf.kept for value in node.outputs} | names_in(graph)
     return names | {str(value.name) for value in (*graph.inputs, *graph.outputs)} | set(graph.initializers)
 
 
@@ -242,6 +266,7 @@ def _rewrite(graph: ir.Graph, lowering: Lowering, kept: Sequence[ir.Node]) -> No
         for value in node.outputs:
             if (new := lowering.replaced.get(value, value)) is not value:
                 value.replace_all_uses_with(new)
+        detach(node)
         graph.remove(node, safe=True)
     final: dict[ir.Value, ir.Value] = {}
     for value in outputs:

@@ -37,12 +37,14 @@ class Source:
     """Something that convolutions read: a tensor of the graph where ``operand`` is None, else ``op`` of ``operand``.
 
     ``origin_channels`` are the places, after ``origin_start``, of the channels that pruning left (None: all).
+    ``batch`` is the length of the first axis; two are known to be equal where these are.
     ``pooling`` is set where ``op`` is an average that is also a convolution of its operand: the kernel it is.
     """
 
     index: int
     channels: int
     extents: Extents
+    batch: Extent
     origin: ir.Value
     origin_start: int = 0
     origin_channels: tuple[int, ...] | None = None
@@ -103,6 +105,11 @@ class Affine:
     @property
     def axes(self) -> int:
         return len(self.extents)
+
+    @property
+    def batches(self) -> set[Extent]:
+        """The batches of all that it is made of: more than one where a Concat implies that they are equal."""
+        return {term.source.batch for segment in self.segments for term in segment.terms}
 
 
 def whole(source: Source) -> Affine:
@@ -194,6 +201,15 @@ def scale_form(form: Affine, scale: Array, offset: Array) -> Affine:
         part = slice(at, at + segment.rows)
         terms = tuple(Term(t.source, t.start, t.stop, scale_rows(t.kernel, scale[part])) for t in segment.terms)
         segments.append(Segment(segment.rows, terms, segment.bias * scale[part] + offset[part]))
+        at += segment.rows
+    return Affine(tuple(segments), form.extents)
+
+
+def offset_form(form: Affine, offset: Array) -> Affine:
+    """x + offset, channel by channel; offset is [channels]."""
+    segments, at = [], 0
+    for segment in form.segments:
+        segments.append(Segment(segment.rows, segment.terms, segment.bias + offset[at : at + segment.rows]))
         at += segment.rows
     return Affine(tuple(segments), form.extents)
 

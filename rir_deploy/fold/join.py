@@ -46,23 +46,55 @@ class Group:
 
 @dataclass
 class Partition:
+    """All groups, and the one that makes each atom. ``orders``: what groups are written by, with kept nodes."""
+
     groups: list[Group]
     home: dict[Atom, Group]
 
+    @property
+    def orders(self) -> dict[Group, tuple[int, int, int]]:
+        return {group: (group.depth, 1, position) for position, group in enumerate(self.groups)}
 
-def partition(atoms: Atoms, wanted_orders: Iterable[tuple[Atom, ...]]) -> Partition:
-    """Group all atoms. ``wanted_orders`` are channel orders that readers outside the fold ask for."""
+
+def partition(
+    atoms: Atoms, wanted_orders: Sequence[tuple[Atom, ...]], read_at: Iterable[tuple[int, Atom]] = ()
+) -> Partition:
+    """Group all atoms. ``wanted_orders`` are channel orders that readers outside the fold ask for, and ``read_at`` says
+    at which depth a node outside the fold reads which atom.
+
+    A tensor is written once its last member can be, which may be too late for a reader of its first, or never, where
+    one member is made of another. The members of such a group stay together only where they are of one depth.
+    """
+    by_depth, outside = set[Atom](), list(read_at)
+    while late := _late(found := _partition(atoms, wanted_orders, by_depth), atoms, outside):
+        assert not late <= by_depth, "groups of one depth are written in time"
+        by_depth |= late
+    return found
+
+
+def _late(found: Partition, atoms: Atoms, outside: list[tuple[int, Atom]]) -> set[Atom]:
+    """The members of all groups that something reads before they are written, and of what those are updates of."""
+    orders, late = found.orders, set[Group]()
+    for atom in atoms.all:
+        group = found.home[atom]
+        late |= {found.home[read] for read in atom.reads if not orders[found.home[read]] < orders[group]}
+    late |= {found.home[read] for depth, read in outside if found.home[read].depth >= depth}
+    late = {group for group in late if not group.is_kept}
+    return {atom for group in late for atom in (*group.atoms, *(group.base.atoms if group.base else ()))}
+
+
+def _partition(atoms: Atoms, wanted_orders: Sequence[tuple[Atom, ...]], by_depth: set[Atom]) -> Partition:
     plain = [atom for atom in atoms.all if atom.primary is None]
     classes: dict[object, list[Atom]] = defaultdict(list)
     for atom in plain:
         if not atom.is_kept:
-            classes[_signature(atom)].append(atom)
+            classes[_signature(atom), atom in by_depth and atom.depth].append(atom)
     groups = [Group(list(members)) for members in atoms.of_source.values() if members[0].is_kept]
     orders = [tuple(_root(atom) for atom in order) for order in wanted_orders]
     groups += [Group(members) for members in _refine(list(classes.values()), _reading_sets(atoms, orders))]
     home = {atom: group for group in groups for atom in group.atoms}
     _order(groups, home, orders)
-    overlays = _overlays([atom for atom in atoms.all if atom.primary is not None], home)
+    overlays = _overlays([atom for atom in atoms.all if atom.primary is not None], home, by_depth)
     return Partition(groups + overlays, home)
 
 
@@ -148,9 +180,9 @@ def _order_of_skips(group: Group, home: dict[Atom, Group]) -> dict[Atom, int] | 
     return {atom: other.atoms.index(first) for atom, first in firsts.items()}
 
 
-def _overlays(updates: list[Atom], home: dict[Atom, Group]) -> list[Group]:
+def _overlays(updates: list[Atom], home: dict[Atom, Group], by_depth: set[Atom]) -> list[Group]:
     made: list[Group] = []
-    by_base: dict[tuple[Group, ChannelwiseOp | None], list[Group]] = defaultdict(list)
+    by_base: dict[object, list[Group]] = defaultdict(list)
     through: dict[ChannelwiseOp | None, set[Atom]] = defaultdict(set)
     for atom in updates:
         assert atom.primary is not None
@@ -163,11 +195,11 @@ def _overlays(updates: list[Atom], home: dict[Atom, Group]) -> list[Group]:
             home[atom] = Group([atom], base, {atom})
             made.append(home[atom])
             continue
-        place = base.atoms.index(atom.primary)
-        fitting = [group for group in by_base[(base, atom.op)] if group.atoms[place] is atom.primary]
+        place, key = base.atoms.index(atom.primary), (base, atom.op, atom in by_depth and atom.depth)
+        fitting = [group for group in by_base[key] if group.atoms[place] is atom.primary]
         if not fitting:
             fitting = [Group(list(base.atoms), base)]
-            by_base[(base, atom.op)].append(fitting[0])
+            by_base[key].append(fitting[0])
             made.append(fitting[0])
         fitting[0].atoms[place] = atom
         fitting[0].updated.add(atom)

@@ -94,6 +94,12 @@ class Kernel:
         """Diagonal with ones: it only picks positions, and costs no multiply-add."""
         return self.is_diagonal and bool(np.all(self.weight == 1.0))
 
+    @cached_property
+    def row_sums(self) -> Array:
+        """The sum of the magnitudes of every row's weights, [rows]."""
+        sums: Array = np.abs(self.weight).reshape(self.rows, -1).sum(axis=1)
+        return sums
+
     @property
     def is_identity(self) -> bool:
         return self.is_pointwise and self.is_selection

@@ -75,7 +75,8 @@ def _packed(value: ir.Value | None) -> ir.Value | None:
     while value is not None and (producer := value.producer()) is not None and producer.op_type in _PACKED:
         value = producer.inputs[0]
     tensor = None if value is None else ir.convenience.get_const_tensor(value)
-    return value if tensor is not None and tensor.dtype.bitwidth < 8 else None
+    is_packed = tensor is not None and tensor.dtype != ir.DataType.STRING and tensor.dtype.bitwidth < 8
+    return value if is_packed else None
 
 
 def _shape(value: ir.Value | None) -> tuple[int | None, ...]:

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import onnx_ir as ir
 
 from rir_deploy.fold.affine import NormalForm
-from rir_deploy.fold.cut import values_read
 from rir_deploy.fold.forms import Segment, Source
+from rir_deploy.fold.nested import values_read
 
 
 def drop_unread(nf: NormalForm) -> None:

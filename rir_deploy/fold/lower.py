@@ -8,9 +8,9 @@ import onnx_ir as ir
 
 from rir_deploy.fold.affine import NormalForm
 from rir_deploy.fold.atoms import Atoms
-from rir_deploy.fold.cut import values_read
 from rir_deploy.fold.join import Group, Partition
 from rir_deploy.fold.lower_group import GroupLowering
+from rir_deploy.fold.nested import values_read
 from rir_deploy.fold.tensors import Tensors
 from rir_deploy.fold.writer import Writer
 

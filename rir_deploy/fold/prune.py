@@ -13,9 +13,9 @@ import numpy as np
 import onnx_ir as ir
 
 from rir_deploy.fold.affine import NormalForm
-from rir_deploy.fold.cut import values_read
 from rir_deploy.fold.forms import Affine, Segment, Source, Term
 from rir_deploy.fold.kernels import Kernel, regroup
+from rir_deploy.fold.nested import values_read
 from rir_deploy.fold.silence import Mask, Silence, stored
 
 Masks = dict[Source, Mask]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from rir_deploy.fold import rules_border
 from rir_deploy.fold.affine import NormalForm, RefusalError, Rule
 from rir_deploy.fold.attributes import float_of, int_of
-from rir_deploy.fold.forms import Affine, scale_form
+from rir_deploy.fold.forms import Affine, offset_form, scale_form
 from rir_deploy.fold.kernels import Array
 from rir_deploy.fold.rules_channelwise import POINTWISE, POOLING, channelwise
 from rir_deploy.fold.rules_conv import conv
@@ -21,17 +21,26 @@ def _batch_normalization(nf: NormalForm, node: ir.Node) -> Affine | None:
     form = nf.operand(node.inputs[0])
     if form is None:
         return None
-    if int_of(node, "training_mode", 0) or len([v for v in node.outputs if v.uses() or v.is_graph_output()]) > 1:
+    if _is_training(nf, node):
         raise RefusalError("it is in training mode: its statistics are computed from the batch; export in eval mode")
     parameters = [nf.constants.get(value) for value in node.inputs[1:5]]
     if any(p is None for p in parameters):
         raise RefusalError("its parameters are not constants")
     gamma, beta, mean, variance = (np.asarray(p, dtype=np.float64) for p in parameters)
-    if gamma.shape != (form.channels,):
+    if any(p.shape != (form.channels,) for p in (gamma, beta, mean, variance)):
         raise RefusalError(f"it normalises {gamma.size} channels where its input has {form.channels}")
     # The attribute is stored in 32 bits; widening it here is what a runtime does too.
-    scale = gamma / np.sqrt(variance + float_of(node, "epsilon", 1e-5))
+    spread = variance + float_of(node, "epsilon", 1e-5)
+    if not (spread > 0).all():
+        raise RefusalError("it divides by the root of a variance that is not above zero")
+    scale = gamma / np.sqrt(spread)
     return scale_form(form, scale, beta - mean * scale)
+
+
+def _is_training(nf: NormalForm, node: ir.Node) -> bool:
+    """By attribute, or before opset 14 by having outputs for statistics, whether anything reads them or not."""
+    named = [value for value in node.outputs[1:] if value.name and (nf.opset < 14 or nf.uses(value))]
+    return bool(named) or int_of(node, "training_mode", 0) != 0
 
 
 def _sum(nf: NormalForm, node: ir.Node) -> Affine | None:
@@ -50,10 +59,10 @@ def _sum(nf: NormalForm, node: ir.Node) -> Affine | None:
             form = scale_form(form, -np.ones(form.channels), np.zeros(form.channels))
         if result is None:
             result = form
-        elif _same_shape(nf, node, result, form):
-            result = add_forms(result, form)
-        else:
+        elif not _same_shape(result, form):
             return None
+        else:
+            result = add_forms(result, form)
     for array in constants:
         vector = None if result is None else channel_vector(array, result)
         if vector is None:
@@ -61,15 +70,24 @@ def _sum(nf: NormalForm, node: ir.Node) -> Affine | None:
         offset = offset + vector
     if result is None:
         return None
-    return scale_form(result, np.ones(result.channels), np.broadcast_to(offset, (result.channels,)))
+    return offset_form(result, np.broadcast_to(offset, (result.channels,)))
 
 
-def _same_shape(nf: NormalForm, node: ir.Node, a: Affine, b: Affine) -> bool:
-    """Whether an elementwise op of two maps broadcasts nothing."""
-    batches = {value.shape[0] for value in node.inputs if value is not None and value.shape is not None}
-    if len({size for size in batches if isinstance(size, int)}) > 1:
+def _same_shape(a: Affine, b: Affine) -> bool:
+    """Whether an elementwise op of two maps is known to broadcast nothing.
+
+    Raises:
+        RefusalError: their sizes may be equal or not, depending on the input.
+    """
+    batches = a.batches | b.batches
+    if a.channels != b.channels or len({size for size in batches if isinstance(size, int)}) > 1:
         return False
-    return a.channels == b.channels and a.extents == b.extents
+    pairs = [pair for pair in zip(a.extents, b.extents, strict=False) if pair[0] != pair[1]]
+    if a.axes != b.axes or any(1 in pair or all(isinstance(size, int) for size in pair) for pair in pairs):
+        return False
+    if len(batches) > 1 or pairs:
+        raise RefusalError("it adds tensors whose sizes are not known to be equal; export with fixed or named sizes")
+    return True
 
 
 def _product(nf: NormalForm, node: ir.Node) -> Affine | None:

@@ -12,13 +12,15 @@ from rir_deploy.fold.affine import NormalForm, RefusalError
 from rir_deploy.fold.algebra import apply_to_bias, compose, composed_macs
 from rir_deploy.fold.attributes import int_of, ints_of, name_of, string_of
 from rir_deploy.fold.branches import branches_of
-from rir_deploy.fold.forms import Affine, Extents, Segment, Term, extents_after, scale_form
+from rir_deploy.fold.forms import Affine, Extents, Segment, Term, extents_after, offset_form
 from rir_deploy.fold.kernels import Array, Axes, Kernel
 from rir_deploy.fold.sums import merge_terms
 
 
 def conv(nf: NormalForm, node: ir.Node) -> Affine | None:
     form = nf.operand(node.inputs[0])
+    if form is None and _is_empty(node.inputs[0]):
+        raise RefusalError("its input has no elements")
     if form is None:
         raise RefusalError("the shape of its input is not known: no channel count to fold over")
     weight = nf.constants.get(node.inputs[1])
@@ -28,6 +30,8 @@ def conv(nf: NormalForm, node: ir.Node) -> Affine | None:
     bias = nf.constants.get(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else 0.0
     if bias is None:
         raise RefusalError(f"its bias '{name_of(node.inputs[2])}' is not a constant")
+    if not weight.size:
+        raise RefusalError("its weight has no elements")
     if weight.ndim != form.axes + 2:
         raise RefusalError(f"its weight has {weight.ndim} dimensions where its input has {form.axes + 2}")
     kernel = _conv_kernel(node, weight.astype(np.float64), form.extents)
@@ -37,7 +41,11 @@ def conv(nf: NormalForm, node: ir.Node) -> Affine | None:
         raise RefusalError(f"its bias has the shape {np.shape(bias)} where it has {kernel.rows} output channels")
     result = _convolve(nf, node, replace(kernel, branches=branches_of(node)), form)
     offset = np.broadcast_to(np.asarray(bias, dtype=np.float64), (kernel.rows,))
-    return scale_form(result, np.ones(kernel.rows), offset)
+    return offset_form(result, offset)
+
+
+def _is_empty(value: ir.Value | None) -> bool:
+    return value is not None and value.shape is not None and any(size == 0 for size in value.shape)
 
 
 def _conv_kernel(node: ir.Node, weight: Array, extents: Extents) -> Kernel:

@@ -34,6 +34,8 @@ def split(nf: NormalForm, node: ir.Node) -> Affine | None:
     sizes = _split_sizes(nf, node, form.channels)
     if sizes is None or sum(sizes) != form.channels or len(sizes) != len(node.outputs):
         raise RefusalError("its sizes are not constants")
+    if 0 in sizes:
+        raise RefusalError("it splits off a tensor without elements")
     borders = [0, *np.cumsum(sizes).tolist()]
     _check_cuts(form, set(borders))
     parts = [check_reads(take_channels(form, *r)) for r in itertools.pairwise(borders)]
@@ -69,6 +71,8 @@ def slice_channels(nf: NormalForm, node: ir.Node) -> Affine | None:
     starts, ends = lists[0] or [], lists[1] or []
     axes = lists[2] if len(lists) > 2 and lists[2] is not None else list(range(len(starts)))
     steps = lists[3] if len(lists) > 3 and lists[3] is not None else [1] * len(starts)
+    if not len(starts) == len(ends) == len(axes) == len(steps):
+        return None
     spatial = [1] * form.axes
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         axis = axis % (form.axes + 2)

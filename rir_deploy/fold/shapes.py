@@ -72,7 +72,7 @@ def _without_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _slices_can_be_inferred(proto: onnx.ModelProto) -> bool:
-    """onnx aborts the process where a Slice reads a tensor without a positive size, as too large a window gives.
+    """onnx aborts the process where a Slice reads a tensor of a size below zero, as too large a window gives.
 
     Looked for by inference that knows no Slice: what follows from one is not seen. False where that finds no answer.
 
@@ -80,7 +80,8 @@ def _slices_can_be_inferred(proto: onnx.ModelProto) -> bool:
         InputError: there is such a tensor.
     """
     probe = _without_shapes(proto)
-    slices = [node for node in probe.graph.node if node.op_type == "Slice" and node.domain in ("", "ai.onnx")]
+    nodes = [node for graph in _graphs(probe.graph) for node in graph.node]
+    slices = [node for node in nodes if node.op_type == "Slice" and node.domain in ("", "ai.onnx")]
     for node in slices:
         node.op_type, node.domain = "Unknown", _UNKNOWN
     probe.opset_import.append(onnx.helper.make_opsetid(_UNKNOWN, 1))
@@ -91,12 +92,20 @@ def _slices_can_be_inferred(proto: onnx.ModelProto) -> bool:
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
         return False
     read = {node.input[0] for node in slices if node.input}
-    for info in (*graph.input, *graph.value_info, *graph.output):
+    for info in (info for part in _graphs(graph) for info in (*part.input, *part.value_info, *part.output)):
         dims = info.type.tensor_type.shape.dim
-        if info.name in read and any(dim.HasField("dim_value") and dim.dim_value <= 0 for dim in dims):
+        if info.name in read and any(dim.dim_value < 0 for dim in dims):
             sizes = "x".join(str(dim.dim_value) if dim.HasField("dim_value") else "?" for dim in dims)
             raise InputError(f"the model is not valid ONNX: '{info.name}' has the size {sizes}; export it again")
     return True
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """A graph and all that are nested in it."""
+    yield graph
+    for attribute in (attribute for node in graph.node for attribute in node.attribute):
+        for part in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+            yield from _graphs(part)
 
 
 def _forget(graph: ir.Graph) -> None:
@@ -114,7 +123,8 @@ def _weights_as_inputs(graph: ir.Graph) -> Iterator[None]:
     inputs, weights = list(graph.inputs), list(graph.initializers.values())
     known = set(inputs)
     for weight in weights:
-        if weight.const_value is not None and weight.const_value.nbytes > _SEEN_BYTES and weight.name is not None:
+        if weight.name is not None and _is_hidden(weight.const_value):
+            assert weight.const_value is not None
             weight.shape = ir.Shape(weight.const_value.shape.numpy())
             weight.dtype = weight.const_value.dtype
             del graph.initializers[weight.name]
@@ -128,6 +138,10 @@ def _weights_as_inputs(graph: ir.Graph) -> Iterator[None]:
         for weight in weights:  # all, so that their order is what it was
             graph.initializers.pop(str(weight.name), None)
             graph.initializers.add(weight)
+
+
+def _is_hidden(tensor: ir.TensorProtocol | None) -> bool:
+    return tensor is not None and tensor.dtype != ir.DataType.STRING and tensor.nbytes > _SEEN_BYTES
 
 
 def _set_type(value: ir.Value, found: onnx.TypeProto.Tensor) -> bool:

@@ -17,8 +17,8 @@ from onnx import numpy_helper
 from onnx.external_data_helper import load_external_data_for_tensor
 
 from rir_deploy.errors import InputError
+from rir_deploy.graph.domains import LONG_NAME
 
-DEFAULT_DOMAINS = ("", "ai.onnx")
 # protobuf cannot hold a larger tensor; a few bytes of a sparse one can claim any size.
 _MAX_DENSE_BYTES = 1 << 31
 
@@ -70,16 +70,17 @@ def parts(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto | onnx.NodeProto]:
 
 
 def _domain(name: str) -> str:
-    return "" if name in DEFAULT_DOMAINS else name
+    return "" if name == LONG_NAME else name
 
 
 def _merge_imports(imports: list[onnx.OperatorSetIdProto]) -> None:
-    versions: dict[str, int] = {}
-    for entry in imports:
-        domain = _domain(entry.domain)
-        versions[domain] = max(entry.version, versions.get(domain, 0))
+    """Where a model imports both names, the version that it gives for "" counts."""
     if all(entry.domain == _domain(entry.domain) for entry in imports):
         return  # as nearly every file has them: in the order that they came
+    versions = {entry.domain: entry.version for entry in imports}
+    for name, version in list(versions.items()):
+        if _domain(name) != name:
+            versions.setdefault(_domain(name), versions.pop(name, version))
     del imports[:]
     imports.extend(onnx.helper.make_opsetid(domain, version) for domain, version in versions.items())
 

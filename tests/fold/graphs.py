@@ -93,8 +93,9 @@ class Writer:
         pads = np.array([0, 0, 0, 0, 0, rows - self.channels[x], 0, 0], dtype=np.int64)
         return self.op("Pad", [x, self.constant(pads)], rows)
 
-    def model(self, *outputs: str) -> ir.Model:
-        infos = [helper.make_tensor_value_info(name, self.tensor_type, None) for name in outputs]
+    def model(self, *outputs: str, rank: int | None = None) -> ir.Model:
+        shape = None if rank is None else [None] * rank
+        infos = [helper.make_tensor_value_info(name, self.tensor_type, shape) for name in outputs]
         graph = helper.make_graph(self.nodes, "test", self.inputs, infos, self.weights)
         proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=8)
         return ir.from_proto(onnx.shape_inference.infer_shapes(proto, strict_mode=True))
@@ -117,13 +118,18 @@ def evaluate(model: ir.Model, seed: int = 1, batch: int = 2, size: int = 8) -> l
     """Outputs on a random input, by onnx's reference evaluator."""
     proto = ir.to_proto(model)
     rng = np.random.default_rng(seed)
-    feed = {}
+    feed: dict[str, NDArray[np.generic]] = {}
     weights = {tensor.name for tensor in proto.graph.initializer}
     for value in (v for v in proto.graph.input if v.name not in weights):
         tensor = value.type.tensor_type
         fallback = [batch, 1, size, size]
         shape = [d.dim_value or f for d, f in zip(tensor.shape.dim, fallback, strict=False)]
         feed[value.name] = rng.standard_normal(shape).astype(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+    return evaluate_on(proto, feed)
+
+
+def evaluate_on(proto: onnx.ModelProto, feed: dict[str, NDArray[np.generic]]) -> list[Array]:
+    """Outputs by onnx's reference evaluator."""
     return list(ReferenceEvaluator(proto, new_ops=[Pad]).run(None, feed))
 
 

@@ -16,10 +16,10 @@ OPSETS = (14, 17, 18, 20)
 
 
 def build(seed: int) -> ir.Model:
-    return _Builder(seed).model()
+    return Builder(seed).model()
 
 
-class _Builder:
+class Builder:
     """``sizes`` are the height and width of every tensor so far."""
 
     def __init__(self, seed: int) -> None:
@@ -46,6 +46,10 @@ class _Builder:
         leaves = self.rng.random() < 0.7
         outputs = [name for name in self.sizes if name not in read] if leaves else [self.pick() for _ in range(2)]
         return self.w.model(*(dict.fromkeys(name for name in outputs if name != "x") or [self.activation("x")]))
+
+    def may_meet(self, x: str, other: str, op: str) -> bool:
+        """Whether two tensors of equal height and width may be inputs of one op."""
+        return True
 
     def put(self, name: str, size: tuple[int, int]) -> str:
         self.sizes[name] = size
@@ -108,6 +112,7 @@ class _Builder:
         """A sum of two or three tensors of one shape; where there is no other, of x and a convolution of it."""
         shape = self.w.channels[x], self.sizes[x]
         fitting = [name for name in self.sizes if (self.w.channels[name], self.sizes[name]) == shape and name != x]
+        fitting = [name for name in fitting if self.may_meet(x, name, "Add")]
         if not fitting:
             fitting = [self.put(self.w.conv(x, shape[0], self.rng.choice((1, 3))), shape[1])]
         others = [self.rng.choice(fitting[-4:]) for _ in range(self.rng.choice((1, 1, 2)))]
@@ -116,6 +121,7 @@ class _Builder:
 
     def concat(self, x: str) -> str:
         fitting = [name for name, size in self.sizes.items() if size == self.sizes[x] and self.w.channels[name] < 6]
+        fitting = [name for name in fitting if self.may_meet(x, name, "Concat")]
         other = self.rng.choice(fitting) if fitting else x
         return self.put(self.w.concat(*self.rng.sample([x, other], 2)), self.sizes[x])
 

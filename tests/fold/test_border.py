@@ -142,3 +142,13 @@ def test_a_pad_before_a_pool_stays_a_pad() -> None:
     padded = w.op("Pad", [x, w.constant(np.array([0, 0, 1, 0, 0, 0, 0, 1]))], 4)
     strided = w.op("MaxPool", [w.subsample(padded, 2)], 4, kernel_shape=[2, 2])
     assert ops(check(w.model(strided))) == {"Conv": 1, "Relu": 1, "Pad": 1, "Slice": 1, "MaxPool": 1}
+
+
+@pytest.mark.parametrize("channels", [(1, 0), (0, 2), (1, 2)])
+def test_channels_and_sides_padded_at_once(channels: tuple[int, int]) -> None:
+    """The new channels read nothing, the others have a bias that the padding does not."""
+    w = Writer()
+    x = w.bn(w.conv(w.input(3), 4))
+    low, high = channels
+    padded = w.op("Pad", [x, w.constant(np.array([0, low, 1, 1, 0, high, 1, 0]))], 4 + low + high)
+    check(w.model(w.relu(w.add(w.conv(padded, 3), w.conv(padded, 3, 1)))), batch=2)

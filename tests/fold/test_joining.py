@@ -192,3 +192,18 @@ def test_a_long_chain_neither_recurses_nor_slows() -> None:
         r, t = w.relu(a), w.relu(b)
     folded = fold(w.model(w.concat(r, t)))
     assert folded.after.ops == {"Conv": 401, "Relu": 401}
+
+
+@pytest.mark.parametrize("around", [False, True])
+def test_updates_of_which_one_is_made_of_the_other(around: bool) -> None:
+    """c = a + b and d = b + c update both halves of one tensor, but no single node can give them both.
+
+    ``around``: d is made of c by way of a convolution and a relu.
+    """
+    w = Writer()
+    x = w.input(4)
+    a, b = w.slice(x, 0, 2), w.slice(x, 2, 4)
+    c = w.add(a, b)
+    d = w.add(b, w.relu(w.conv(c, 2)) if around else c)
+    check(w.model(w.relu(w.conv(w.concat(c, d), 3)), w.relu(w.conv(w.concat(d, c), 3))))
+    check(w.model(w.relu(w.conv(w.concat(c, d), 3)), c, d))

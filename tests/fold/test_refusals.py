@@ -49,6 +49,29 @@ def test_training_mode_batch_norm_is_refused() -> None:
     assert "training mode" in result.refused[0].reason
 
 
+@pytest.mark.parametrize(("opset", "outputs"), [(11, 5), (12, 5), (13, 3), (13, 2)])
+def test_statistics_as_outputs_are_training_mode_before_opset_14(opset: int, outputs: int) -> None:
+    """Whether anything reads them or not; onnx's own check gives them sizes for training too."""
+    w = Writer(opset=opset)
+    parameters = [w.constant(np.ones(4)) for _ in range(4)]
+    y = w.op("BatchNormalization", [w.conv(w.input(3), 4), *parameters], 4, outputs=outputs)
+    result = fold(w.model(w.relu(y)))
+    assert ops(result.model)["BatchNormalization"] == 1
+    assert "training mode" in result.refused[0].reason
+
+
+@pytest.mark.parametrize("places", [0, 1, 2, 3])
+def test_a_batch_norm_of_other_channels_is_refused(places: int) -> None:
+    """Of one number instead of four: numpy would broadcast it."""
+    w = Writer()
+    parameters = [w.constant(np.ones(1 if place == places else 4)) for place in range(4)]
+    w.nodes.append(helper.make_node("BatchNormalization", [w.conv(w.input(3), 4), *parameters], ["y"], name="bn"))
+    w.channels["y"] = 4
+    graph = helper.make_graph(w.nodes, "g", w.inputs, [helper.make_tensor_value_info("y", 11, None)], w.weights)
+    result = fold(ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)))
+    assert "channels" in result.refused[0].reason
+
+
 def test_quantised_weights_are_left_alone() -> None:
     w = Writer(dtype=np.float32)
     x = w.input(3)

@@ -6,7 +6,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from rir_deploy.fold import measure_work
+from rir_deploy.errors import InputError
+from rir_deploy.fold import fold, measure_work
 from rir_deploy.fold.work import ASSUMED_SIZE
 from tests.fold.graphs import Writer
 
@@ -56,3 +57,45 @@ def test_the_model_is_not_changed() -> None:
     before = ir.to_proto(model).SerializeToString(deterministic=True)
     measure_work(model)
     assert ir.to_proto(model).SerializeToString(deterministic=True) == before
+
+
+@pytest.mark.parametrize("axes", [1, 2])
+@pytest.mark.parametrize(("window", "counted"), [(9, ASSUMED_SIZE), (65, 512), (256, 512), (600, 4096)])
+def test_windows_that_the_assumed_size_is_too_small_for(axes: int, window: int, counted: int) -> None:
+    """A Slice after it: onnx ends the process where it infers one of a size below zero."""
+    w, taps = Writer(dtype=np.float32), (window,) + (1,) * (axes - 1)
+    names = ["length", "width"][:axes]
+    x = w.op("Conv", [w.input(2, names), w.constant(np.ones((3, 2, *taps)))], 3)
+    model = w.model(w.slice(w.relu(w.op("Add", [x, w.constant(np.ones((3, *[1] * axes)))], 3)), 0, 2))
+    places = (counted - window + 1) * counted ** (axes - 1)
+    assert measure_work(model).macs == 6 * window * places
+    result = fold(model)
+    # The convolution of the channel that nobody reads has gone, at the same size.
+    assert (result.before.macs, result.after.macs) == (6 * window * places, 4 * window * places)
+
+
+def test_windows_that_no_assumed_size_is_large_enough_for() -> None:
+    w = Writer(dtype=np.float32)
+    x = w.op("Conv", [w.input(2, ["length"]), w.constant(np.ones((3, 2, 5000)))], 3)
+    model = w.model(w.slice(w.bn(x), 0, 2))
+    assert measure_work(model).macs == 0
+    assert fold(model).after.ops == {"Conv": 1}
+
+
+def test_a_size_below_zero_in_the_file_is_its_own_fault() -> None:
+    w = Writer(dtype=np.float32)
+    x = w.op("Conv", [w.input(2, [8]), w.constant(np.ones((3, 2, 3)))], 3)
+    model = w.model(w.slice(x, 0, 2))
+    model.graph.inputs[0].shape = ir.Shape([1, 2, 1])
+    with pytest.raises(InputError, match="1x3x-1"):
+        fold(model)
+
+
+def test_sizes_of_minus_one_are_dynamic() -> None:
+    w = Writer()
+    model = w.model(w.conv(w.input(3, ("height", "width")), 4))
+    expected = measure_work(model)
+    model.graph.inputs[0].shape = ir.Shape([-1, 3, -1, -1])
+    for node in model.graph:
+        node.outputs[0].shape = ir.Shape([-1, 4, -1, -1])
+    assert measure_work(model) == expected
