@@ -35,14 +35,15 @@ LIMITS: Mapping[ir.DataType, float] = {
 # A relative error of about a rounding in each of the types.
 _EPSILON = {ir.DataType.BFLOAT16: 8e-3, ir.DataType.FLOAT16: 1e-3, ir.DataType.FLOAT: 1e-6, ir.DataType.DOUBLE: 1e-14}
 # Sizes tried for dynamic axes other than the batch until the original takes them: even axes, odd axes.
-_SIZES = ((64, 96), (64, 64), (32, 32), (224, 224), (16, 24), (8, 8), (4, 4), (2, 2), (1, 1), (512, 512))
+_SIZES = ((32, 48), (64, 64), (64, 96), (224, 224), (16, 24), (8, 8), (4, 4), (2, 2), (1, 1))
 _BATCHES = (2, 3)
 _SEED = 20_160_329
 # Where the original's answer is not finite: smaller inputs, this many times.
 _SMALLER, _TIMES = 1 / 32, 3
 _SETTINGS = 2
-# An input of more elements is not drawn where its size is free, and no further sizes are tried after so many seconds.
-_MAX_ELEMENTS, _PATIENCE_S = 1 << 22, 20.0
+# An input of more elements is not drawn where its size is free, nor two whose product has more: were one the kernel of
+# a convolution of the other, that is about its work. No further sizes are tried after so many seconds.
+_MAX_ELEMENTS, _MAX_PRODUCT, _PATIENCE_S = 1 << 20, 1 << 28, 20.0
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,8 @@ def _settings(inputs: Sequence[GraphInput]) -> Iterator[dict[str, tuple[int, ...
     for sizes, batches in itertools.product(_SIZES, (_BATCHES, (1, 1))):
         for batch, pair in ((batches[0], sizes), (batches[1], _odd(sizes)), (batches[1], sizes[::-1])):
             chosen = {value.name: _chosen(value, batch, pair) for value in inputs}
-            if all(prod(shape) <= _MAX_ELEMENTS for shape in chosen.values()):
+            largest = sorted(map(prod, chosen.values()))[-2:]
+            if largest[-1] <= _MAX_ELEMENTS and (len(largest) < 2 or prod(largest) <= _MAX_PRODUCT):
                 yield chosen
 
 
