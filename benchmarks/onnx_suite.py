@@ -110,7 +110,7 @@ def feed(waiting: queue.Queue[Path], data: Path, rows: list[dict[str, Any]]) -> 
             )
         name = str(path.relative_to(data).parent if path.name == "model.onnx" else path.relative_to(data))
         rows.extend({"model": name, **row} for row in ask(process, path))
-        if len(rows) % 100 < 8:
+        if waiting.qsize() % 50 == 0:
             print(f"{len(rows)} variants, {waiting.qsize()} models left", file=sys.stderr, flush=True)
     if process is not None:
         process.kill()

@@ -332,3 +332,31 @@ def test_the_check_is_reported(rir: Runner, tmp_path: Path) -> None:
     assert "checked against the original on random inputs in ONNX Runtime" in ran.out
     assert rir("fold", tmp_path / "in.onnx", "-o", tmp_path / "two.onnx", "--no-check", "--json").json["check"] is None
     assert Equivalence(skipped="x").to_dict()["skipped"] == "x"
+
+
+def frames(step: onnx.NodeProto) -> Graph:
+    """A Fourier transform of frames whose distance ``s`` the node ``step`` gives."""
+    nodes = [step, helper.make_node("STFT", ["signal", "s", "window"], ["y"])]
+    given = {"one": np.array(1), "signal": np.ones((1, 16, 1), "f4"), "window": np.ones(4, "f4")}
+    return graph(nodes, given, (), TensorProto.INT64, result=TensorProto.FLOAT)
+
+
+ZERO = helper.make_node("Sub", ["x", "x"], ["s"])
+ONE = helper.make_node("Identity", ["one"], ["s"])
+
+
+def test_a_process_that_ends_is_survived() -> None:
+    """ONNX Runtime divides by a distance of zero, which ends the process that it runs in."""
+    assert "ends the process" in compare_graphs(frames(ZERO), frames(ZERO)).skipped
+    assert compare_graphs(frames(ONE), frames(ONE)).difference == 0
+
+
+def test_a_result_that_alone_ends_the_process_differs() -> None:
+    with pytest.raises(DifferenceError, match="running it ends the process"):
+        compare_graphs(frames(ONE), frames(ZERO))
+
+
+def test_what_a_process_of_its_own_finds_is_told() -> None:
+    twice = helper.make_node("Add", ["one", "one"], ["s"])
+    with pytest.raises(DifferenceError, match="has the shape"):
+        compare_graphs(frames(ONE), frames(twice))
