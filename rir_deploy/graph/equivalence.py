@@ -65,7 +65,7 @@ def require_equal(original: Graph, result: Graph, action: str, way_out: str) -> 
 def _may_end_process(graph: Graph) -> bool:
     """Whether the graph may divide integers that are drawn, or what comes of them: by zero, that ends a process.
 
-    ONNX Runtime 1.32 does not survive a frame step of zero; older ones no division.
+    ONNX Runtime 1.32 does not survive frames of no length; older ones no division.
     """
     if all(value.dtype not in _COUNTING for value in graph.inputs):
         return False

@@ -335,9 +335,9 @@ def test_the_check_is_reported(rir: Runner, tmp_path: Path) -> None:
 
 
 def frames(step: onnx.NodeProto) -> Graph:
-    """A Fourier transform of frames whose distance ``s`` the node ``step`` gives."""
-    nodes = [step, helper.make_node("STFT", ["signal", "s", "window"], ["y"])]
-    given = {"one": np.array(1), "signal": np.ones((1, 16, 1), "f4"), "window": np.ones(4, "f4")}
+    """A Fourier transform of frames whose length ``s`` the node ``step`` gives."""
+    nodes = [step, helper.make_node("STFT", ["signal", "one", "", "s"], ["y"])]
+    given = {"one": np.array(1), "signal": np.ones((1, 16, 1), "f4")}
     return graph(nodes, given, (), TensorProto.INT64, result=TensorProto.FLOAT)
 
 
@@ -346,7 +346,7 @@ ONE = helper.make_node("Identity", ["one"], ["s"])
 
 
 def test_a_process_that_ends_is_survived() -> None:
-    """ONNX Runtime divides by a distance of zero, which ends the process that it runs in."""
+    """ONNX Runtime divides by a length of zero, which ends the process that it runs in."""
     assert "ends the process" in compare_graphs(frames(ZERO), frames(ZERO)).skipped
     assert compare_graphs(frames(ONE), frames(ONE)).difference == 0
 
