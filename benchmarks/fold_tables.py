@@ -25,6 +25,7 @@ def main() -> None:
 def figures() -> str:
     """The last section of the document."""
     names = ("fold_scaling", "fold_large", "fold_models", "fold_properties")
+    check, suite = (json.loads((RESULTS / f"{name}.json").read_text()) for name in ("fold_check", "onnx_suite"))
     scaling, large, models, properties = (json.loads((RESULTS / f"{name}.json").read_text()) for name in names)
     parts = [
         HEADING,
@@ -37,6 +38,11 @@ def figures() -> str:
         "### Properties\n",
         properties_text(properties),
         properties_table(properties["kinds"]),
+        "### The backend suite of onnx\n",
+        suite_text(suite),
+        suite_table(suite["by_variant"]),
+        "### What the check costs\n",
+        check_text(check),
         "### Depth\n",
         f"RiRs of 16 + 16 channels at 8×8, each in a process of its own, medians of {scaling['repeats']}. Memory is "
         f"the peak of the process, and what building the graph took of it. Load before the start: {scaling['load']}. "
@@ -103,6 +109,32 @@ def properties_table(kinds: dict[str, Any]) -> str:
         for kind, row in kinds.items()
     ]
     return table(("graphs", "number", "folded", "failures", "worst error", "convolutions", "blocks"), body)
+
+
+def suite_text(found: dict[str, Any]) -> str:
+    return (
+        f"All {found['models']:,} models of the backend suite of onnx {found['onnx']}, as shipped and in other "
+        f"surroundings, each with the sizes of its inputs declared and dynamic: {found['variants']:,} graphs. What was "
+        "written is run beside the original on the suite's data, apart from the fold's own check. *Unexpected* is exit "
+        "code 1 or the end of the process; a *false alarm* is a right fold that the check refuses, *caught* a wrong "
+        "one. *Not comparable*: nothing runs the original. `benchmarks/onnx_suite.py`.\n"
+    )
+
+
+def suite_table(found: dict[str, dict[str, int]]) -> str:
+    kinds = ("right", "wrong", "unexpected", "false alarm", "caught", "refused", "not comparable")
+    body = [(name, *(f"{counts.get(kind, 0):,}" for kind in kinds)) for name, counts in found.items()]
+    return table(("surroundings", *kinds), body)
+
+
+def check_text(found: dict[str, Any]) -> str:
+    check = found["check"]
+    return (
+        f"Full-size RiR, {found['rounds']} rounds in processes that take turns, medians: `fold` "
+        f"{found['fold_seconds']:.2f} s, the check {found['check_seconds']:.2f} s, {found['ratio']:.2f} of it (load "
+        f"before the start: {found['load']}). Largest difference {check['difference']:.1e} of the largest output, "
+        f"limit {check['limit']:.0e}, in {check['runtime']}. `benchmarks/fold_check.py`.\n"
+    )
 
 
 def scaling_table(rows: list[dict[str, Any]]) -> str:
