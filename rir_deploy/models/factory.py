@@ -12,7 +12,7 @@ from torch import nn
 
 from rir_deploy.errors import UsageError
 from rir_deploy.models.fit import fitted
-from rir_deploy.models.tensor_files import TensorFile, read_tensors
+from rir_deploy.models.tensor_files import TensorFile, check_finite, read_tensors
 
 
 def load_factory(
@@ -34,11 +34,19 @@ def load_factory(
         model = _call(spec)
     if not isinstance(model, nn.Module):
         raise UsageError(f"'{spec}' returned {type(model).__name__}, not a torch.nn.Module; return the model")
-    file = None if checkpoint is None else read_tensors(checkpoint, weights)
+    file = None if checkpoint is None else read_tensors(checkpoint, weights, masks=True)
     if checkpoint is not None and file is not None:
         expected = model.state_dict()
-        model.load_state_dict({**expected, **fitted(checkpoint, file.tensors, expected)})
+        found = fitted(checkpoint, file.tensors, expected)
+        check_finite(checkpoint, {name: tensor for name, tensor in found.items() if not _is_mask(model, name)})
+        model.load_state_dict({**expected, **found})
     return model.eval(), file
+
+
+def _is_mask(model: nn.Module, name: str) -> bool:
+    """Whether a tensor may hold infinities: a buffer that is no statistic, as an attention's mask."""
+    buffers = dict(model.named_buffers(remove_duplicate=False))
+    return name in buffers and not name.endswith(("running_mean", "running_var"))
 
 
 def _call(spec: str) -> object:

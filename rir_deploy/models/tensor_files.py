@@ -33,7 +33,7 @@ class TensorFile:
     note: str | None = None
 
 
-def read_tensors(path: Path, weights: str | None = None) -> TensorFile:
+def read_tensors(path: Path, weights: str | None = None, *, masks: bool = False) -> TensorFile:
     """The tensors of a safetensors file, or of a PyTorch file that holds plain tensors only.
 
     A PyTorch file may hold the state dict itself or under a key; prefixes that all names share are taken off. Every
@@ -42,6 +42,7 @@ def read_tensors(path: Path, weights: str | None = None) -> TensorFile:
 
     Args:
         weights: which of several sets of weights is meant: "model", "ema" (averaged) or a key.
+        masks: some tensors may be no weights, and hold infinities: the caller knows which, and calls `check_finite`.
 
     Raises:
         UsageError: no such file, or its suffix is not known; ``weights`` names no set, or more than one is there.
@@ -63,6 +64,8 @@ def read_tensors(path: Path, weights: str | None = None) -> TensorFile:
         raise UsageError(f"'{path}' holds one set of weights, and --weights chooses among several; leave it out")
     _check_sizes(path, file.tensors)
     _check_values(path, file.tensors)
+    if not masks:
+        check_finite(path, file.tensors)
     return file
 
 
@@ -115,10 +118,24 @@ def view_of(tensor: Tensor) -> tuple[object, ...]:
 
 def _check_values(path: Path, tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in _distinct(tensors).items():
-        # float32 is what they are used as: a float64 beyond its range is as bad as an infinity.
-        values = tensor.to(torch.float32)
-        if tensor.is_floating_point() and not bool(torch.isfinite(values).all()):
-            raise InputError(f"{name} in '{path}' holds NaN or infinite values; use an earlier checkpoint")
+        if tensor.is_floating_point() and bool(torch.isnan(tensor).any()):
+            raise _not_finite(path, name)
     for name, tensor in tensors.items():
         if name.endswith("running_var") and tensor.is_floating_point() and bool((tensor < 0).any()):
             raise InputError(f"{name} in '{path}' holds negative variances; use an undamaged copy")
+
+
+def check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse infinities in tensors that are weights.
+
+    Raises:
+        InputError: one holds some.
+    """
+    for name, tensor in _distinct(tensors).items():
+        # float32 is what they are used as: a float64 beyond its range is as bad as an infinity.
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor.to(torch.float32)).all()):
+            raise _not_finite(path, name)
+
+
+def _not_finite(path: Path, name: str) -> InputError:
+    return InputError(f"{name} in '{path}' holds NaN or infinite values; use an earlier checkpoint")

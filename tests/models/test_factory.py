@@ -20,6 +20,11 @@ def with_integers():
     model.register_buffer("steps", torch.tensor([1, 2]))
     return model
 
+def with_mask():
+    model = good()
+    model.register_buffer("mask", torch.tensor([0.0, float("-inf")]))
+    return model
+
 def no_model():
     return 3
 
@@ -89,3 +94,21 @@ def test_what_goes_wrong(spec: str, words: str) -> None:
         load_factory(spec)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_a_mask_may_hold_infinities_and_a_weight_may_not(suffix: str, folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    def saved(**changed: torch.Tensor) -> Path:
+        state = {**load_factory("my_networks:with_mask")[0].state_dict(), **changed}
+        path = folder / f"w{suffix}"
+        torch.save(state, path) if suffix == ".pt" else save_file(state, path)
+        return path
+
+    loaded, _ = load_factory("my_networks:with_mask", saved())
+    assert loaded.mask.tolist() == [0.0, float("-inf")]
+    infinite = torch.full((2, 3), float("inf"))
+    for name, tensor in (("0.weight", infinite), ("1.running_mean", infinite[:, 0]), ("mask", infinite[:, 0] * 0)):
+        with pytest.raises(InputError, match=f"{name} in .* holds NaN or infinite values"):
+            load_factory("my_networks:with_mask", saved(**{name: tensor}))
