@@ -135,7 +135,7 @@ def _raised(model: ir.Model) -> ir.Model:
     try:
         return convert_opset(model, MIN_OPSET)
     except InputError as error:
-        raise InputError(f"{error}, or go on without folding") from error
+        raise InputError(f"{error}, or build it unfolded (--no-fold)") from error
 
 
 def _in_short_domain(model: ir.Model) -> ir.Model:

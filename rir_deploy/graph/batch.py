@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
+from onnx_ir.passes.common import LiftConstantsToInitializersPass, ShapeInferencePass
 
 from rir_deploy.errors import InputError
 from rir_deploy.graph.compare import compare_rows
@@ -23,7 +23,7 @@ def with_dynamic_batch(model: ir.Model) -> ir.Model:
     Raises:
         InputError: the graph has its batch in other places too, or answers otherwise in another batch.
     """
-    copy = model.clone()
+    copy = LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model.clone()).model
     (given,) = (value for value in copy.graph.inputs if value.name not in copy.graph.initializers)
     assert given.shape is not None
     size = given.shape[0]

@@ -21,6 +21,8 @@ _COMPATIBLE = frozenset(
     | {"DequantizeLinear", "Div", "Flatten", "Gemm", "GlobalAveragePool", "GlobalMaxPool", "Identity", "MatMul"}
     | {"MaxPool", "Mul", "Pad", "QuantizeLinear", "Relu", "Reshape", "Shape", "Slice", "Sub", "Transpose"}
 )
+# Since when a Resize says how places are counted.
+_RESIZE_OPSET = 11
 # protobuf cannot hold more in one message, which the converter takes.
 _MESSAGE_BYTES = 1_900_000_000
 
@@ -69,6 +71,8 @@ def convert_opset(model: ir.Model, opset: int) -> ir.Model:
         raise InputError(
             f"onnx does not convert the model from opset {current} to {opset} ({reason}): {advice}"
         ) from error
+    if current < _RESIZE_OPSET <= opset:
+        _keep_resizing(converted)
     _copy_metadata(model, converted)
     try:
         check = compare_graphs(Graph(model), Graph(converted))
@@ -81,6 +85,15 @@ def convert_opset(model: ir.Model, opset: int) -> ir.Model:
             f"the model's conversion from opset {current} to {opset} cannot be checked ({check.skipped}): {advice}"
         )
     return converted
+
+
+def _keep_resizing(model: ir.Model) -> None:
+    """Resize and Upsample took the corner of a pixel for its place at first; onnx's converter does not say so."""
+    for node in model.graph.all_nodes():
+        if node.op_type == "Resize" and "coordinate_transformation_mode" not in node.attributes:
+            node.attributes.add(ir.AttrString("coordinate_transformation_mode", "asymmetric"))
+            if node.attributes.get_string("mode", "nearest") == "nearest":
+                node.attributes.add(ir.AttrString("nearest_mode", "floor"))
 
 
 def _current(model: ir.Model) -> int:

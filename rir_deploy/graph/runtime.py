@@ -9,6 +9,9 @@ from typing import Any
 
 from rir_deploy.verbosity import is_verbose
 
+_NODE = re.compile(r"Non-zero status code returned while running (\w+) node\. Name:'([^']*)' Status Message: (.*)")
+_PLACE = re.compile(r"^\S+\.(?:h|cc|cpp|cu):\d+ (?:[\w:]+(?:<[^>]*>)?(?:\([^)]*\))? )?")
+
 
 def import_runtime() -> Any:
     """The module `onnxruntime`, without its telemetry.
@@ -34,6 +37,8 @@ def log_severity() -> int:
 
 
 def first_line(error: Exception) -> str:
-    """The start of what a runtime says, without the number and the name of ONNX Runtime's status."""
+    """The start of what a runtime says, without the number of ONNX Runtime's status and the place in its code."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line)
+    line = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line)
+    found = _NODE.match(line)
+    return line if found is None else f"{found[1]} '{found[2]}': {_PLACE.sub('', found[3])}"

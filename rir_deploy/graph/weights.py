@@ -23,7 +23,10 @@ _CARRIERS = frozenset(
     | {"Concat", "Expand", "Tile", "Gather", "DequantizeLinear", "Constant"}
 )
 # These give an infinity on where they are given one; a maximum, a softmax or a clip does not.
-_HOLDERS = _CARRIERS | {"Pad", "Where", "Add", "Sub", "Sum", "Max", "Min", "Neg", "ScatterND", "ScatterElements"}
+_HOLDERS = _CARRIERS | {"Pad", "Where", "Add", "Sub", "Sum", "Max", "Min", "Neg", "Mul", "Trilu", "GatherND"}
+_HOLDERS |= {"GatherElements", "ScatterND", "ScatterElements"}
+# What these give depends on no number of what they read.
+_SIZES = frozenset({"Shape", "Size"})
 
 
 def is_weight(value: ir.Value) -> bool:
@@ -43,12 +46,22 @@ def _readers(value: ir.Value) -> Iterator[ir.Node]:
 
 
 def with_infinities(graph: ir.Graph) -> frozenset[ir.Value]:
-    """The tensors that hold infinities by design: those that come out of a constant with infinities."""
+    """The tensors that may hold infinities by design: what depends on no image, as a mask does, and what comes of a
+    constant with infinities or of such a tensor."""
     found = {value for value in graph.initializers.values() if _has_infinity(value)}
+    constant: set[ir.Value] = set()
     for node in graph:
-        if node.op_type in _HOLDERS and any(value in found for value in node.inputs):
+        read = [value for value in node.inputs if value is not None]
+        if node.op_type in _SIZES or all(value in constant or _is_stored(value) for value in read):
+            constant.update(node.outputs)
+            found.update(node.outputs)
+        elif node.op_type in _HOLDERS and any(value in found for value in read):
             found.update(node.outputs)
     return frozenset(found)
+
+
+def _is_stored(value: ir.Value) -> bool:
+    return value.const_value is not None and not value.is_graph_input()
 
 
 def _has_infinity(value: ir.Value) -> bool:

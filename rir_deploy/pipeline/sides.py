@@ -24,7 +24,7 @@ from rir_deploy.errors import InputError, UsageError
 from rir_deploy.file_system import scratch_folder
 from rir_deploy.models.suffixes import CHECKPOINT_SUFFIXES
 from rir_deploy.onnx_file import load_onnx, read_provenance, save_onnx
-from rir_deploy.pipeline.batching import in_batches
+from rir_deploy.pipeline.batching import as_rows, in_batches
 from rir_deploy.simulate import FP16_LABEL, simulate_fp16
 
 if TYPE_CHECKING:
@@ -257,6 +257,11 @@ def session_runner(session: Session, preprocessing: Preprocessing, batch: tuple[
     answer = in_batches(session.run, low, high)
 
     def run(images: NDArray[np.uint8]) -> NDArray[np.floating]:
-        return np.asarray(answer(images if raw else preprocessing.normalize(images))[output])
+        rows = as_rows(np.asarray(answer(images if raw else preprocessing.normalize(images))[output]), len(images))
+        if len(rows) != len(images):
+            raise InputError(
+                f"the output '{output}' has {len(rows)} rows for {len(images)} images; a classifier gives one an image"
+            )
+        return rows
 
     return run
