@@ -117,7 +117,7 @@ def suite_text(found: dict[str, Any]) -> str:
         f"surroundings, each with the sizes of its inputs declared and dynamic: {found['variants']:,} graphs. What was "
         "written is run beside the original on the suite's data, apart from the fold's own check. *Unexpected* is exit "
         "code 1 or the end of the process; a *false alarm* is a right fold that the check refuses, *caught* a wrong "
-        "one. *Not comparable*: nothing runs the original. `benchmarks/onnx_suite.py`.\n"
+        "one. *Not comparable*: nothing runs the original, or its answers are random. `benchmarks/onnx_suite.py`.\n"
     )
 
 
