@@ -31,6 +31,7 @@ from rir_deploy.engines.tensorrt_options import TensorRtOptions
 from rir_deploy.errors import BackendError, UsageError
 from rir_deploy.fold import fold
 from rir_deploy.graph.batch import with_dynamic_batch
+from rir_deploy.graph.equivalence import Equivalence
 from rir_deploy.onnx_file import load_onnx, read_provenance, save_onnx, write_provenance
 from rir_deploy.pipeline.calibrate import CalibrationRequest, write_ranges
 from rir_deploy.pipeline.evaluation import SearchRequest
@@ -78,8 +79,11 @@ class BuildRequest:
 
 @dataclass(frozen=True)
 class EngineBuilt:
-    """A finished engine folder; ``build_seconds`` is the backend's part of ``seconds``, ``warnings`` what a user should
-    know of the graph and of what the backend makes of it."""
+    """A finished engine folder.
+
+    ``build_seconds`` is the backend's part of ``seconds``; ``warnings`` are what a user should know of the graph and of
+    what the backend makes of it; ``fold_check`` is None where nothing was to be folded.
+    """
 
     folder: Path
     manifest: Manifest
@@ -87,6 +91,7 @@ class EngineBuilt:
     build_seconds: float
     seconds: float
     warnings: tuple[str, ...] = ()
+    fold_check: Equivalence | None = None
 
     def to_dict(self) -> dict[str, object]:
         manifest = self.manifest
@@ -97,6 +102,7 @@ class EngineBuilt:
             "precision": manifest.precision,
             "flavour": self.lowered.flavour,
             **{key: self.lowered.to_dict()[key] for key in ("kept", "calibration", "sensitivity")},
+            "fold_check": None if self.fold_check is None else self.fold_check.to_dict(),
             "warnings": list(self.warnings),
             "size_bytes": manifest.size_bytes,
             "targets": list(manifest.targets),
@@ -150,7 +156,8 @@ def _build(request: BuildRequest, output: Path, force: bool, progress: Progress)
         request.batch or BatchRange(), request.targets, request.tensorrt, _phases(backend.name, progress)
     )
     backend.check(request.precision, options)
-    graph, parents = _graph(request, progress)
+    source = _graph(request, progress)
+    graph = source.model
     batch = _batch(input_spec(graph), request.batch)
     options = replace(options, batch=batch)
     check_few_bits(graph, request.calibration.bits, backend.name)
@@ -166,10 +173,11 @@ def _build(request: BuildRequest, output: Path, force: bool, progress: Progress)
         built_in = time.perf_counter() - building
         float_convs = check_realized(lowered.precision, built, lowered.model)
         progress(f"building for {backend.name}", 1, 1)
-        manifest = _manifest(request, batch, lowered.model, built, parents, folder)
+        manifest = _manifest(request, batch, lowered.model, built, source.parents, folder)
         write_manifest(folder, manifest)
-    warnings = (*lowered.warnings, *([float_convs] if float_convs else ()))
-    return EngineBuilt(output, manifest, lowered, built_in, time.perf_counter() - started, warnings)
+    warnings = (*source.warnings, *lowered.warnings, *([float_convs] if float_convs else ()))
+    seconds = time.perf_counter() - started
+    return EngineBuilt(output, manifest, lowered, built_in, seconds, warnings, source.check)
 
 
 def changes_int8(request: BuildRequest) -> bool:
@@ -218,8 +226,21 @@ def _lower(model: ir.Model, request: BuildRequest, backend: str, progress: Progr
     return lower_precision(model, recipe, wanted, progress)
 
 
-def _graph(request: BuildRequest, progress: Progress) -> tuple[ir.Model, dict[str, str]]:
-    """The graph to build from, and the hashes of what it came from."""
+@dataclass(frozen=True)
+class _Source:
+    """The graph to build from, the hashes of what it came from, and how its fold was checked."""
+
+    model: ir.Model
+    parents: dict[str, str]
+    check: Equivalence | None = None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        skipped = "" if self.check is None else self.check.skipped
+        return (f"the folded graph was not checked against the original: {skipped}",) if skipped else ()
+
+
+def _graph(request: BuildRequest, progress: Progress) -> _Source:
     if kind_of(request.source) == "engine":
         raise UsageError(f"'{request.source}' is an engine already; name the checkpoint or ONNX file to build from")
     if kind_of(request.source) == "checkpoint":
@@ -227,8 +248,9 @@ def _graph(request: BuildRequest, progress: Progress) -> tuple[ir.Model, dict[st
             ExportRequest(request.source, request.recipe, request.factory, fold=request.fold, weights=request.weights),
             progress,
         )
-        return exported.model, exported.provenance.parents
-    model = load_onnx(request.source)
+        folded = exported.folded
+        return _Source(exported.model, exported.provenance.parents, None if folded is None else folded.check)
+    model, check = load_onnx(request.source), None
     if _is_another(input_spec(model), request.batch):
         model = with_dynamic_batch(model)
     recorded = read_provenance(model) or Provenance(tool=f"rir-deploy {__version__}")
@@ -239,8 +261,9 @@ def _graph(request: BuildRequest, progress: Progress) -> tuple[ir.Model, dict[st
     if request.fold and before.precision == "fp32":
         result = fold(model)
         model, stages = result.model, (*stages, "fold") if result.modified else stages
+        check = result.check
     write_provenance(model, replace(before, stages=stages, parents=parents, recipe=recipe))
-    return model, parents
+    return _Source(model, parents, check)
 
 
 def _manifest(

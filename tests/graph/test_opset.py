@@ -38,6 +38,9 @@ def node(kind: str, *inputs: str, **attributes: object) -> onnx.NodeProto:
 CASES: dict[str, tuple[int, Callable[[], Nodes]]] = {
     "sigmoid 7": (7, lambda: [node("Sigmoid", "h")]),
     "clip 9": (9, lambda: [node("Clip", "h", min=0.1, max=1.0)]),
+    "resize 10": (10, lambda: [node("Resize", "h", "scales", mode="linear")]),
+    "nearest 10": (10, lambda: [node("Resize", "h", "scales", mode="nearest")]),
+    "upsample 9": (9, lambda: [node("Upsample", "h", "scales", mode="nearest")]),
     "pad 9": (9, lambda: [node("Pad", "h", pads=[0, 0, 1, 1, 0, 0, 1, 1])]),
     "slice 9": (9, lambda: [node("Slice", "h", starts=[1], ends=[5], axes=[2])]),
     "dropout 9": (9, lambda: [node("Dropout", "h", ratio=0.5)]),

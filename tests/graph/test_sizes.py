@@ -198,3 +198,65 @@ def test_what_follows_a_count_is_cast_again() -> None:
     scaled = g.op("Div", h, g.sizes(h, 2, 3))
     g.op("Conv", scaled, g.constant(np.ones((2, 4, 1, 1))), out="y")
     assert set(kept(g.model())) == {"cast4", "div5"}
+
+
+def test_coordinates_that_a_feature_map_moves() -> None:
+    """A warp by a flow: positions up to 4,000 and a feature map together are the grid of a GridSample."""
+    g = Graph(18)
+    flow = g.op("Conv", "x", g.constant(np.full((1, 3, 1, 1), 0.1)))
+    row = g.op("Reshape", g.op("Range", *map(g.constant, (0.0, 4000.0, 1.0))), g.constant([1, 1, 1, 4000], "i8"))
+    place = g.op("Add", flow, row)
+    across = g.op("Sub", g.op("Mul", place, g.constant(2 / 3999)), g.constant(1.0))
+    both = g.op("Concat", across, g.op("Mul", across, g.constant(0.0)), axis=1)
+    g.op("GridSample", "x", g.op("Transpose", both, perm=[0, 2, 3, 1]), out="y", align_corners=1)
+    x = np.cumsum(images(1, 4000), axis=3) / 64  # smooth, so that a place that is off by little differs by little
+    expected = run(g.model((1, 4000)), x)
+    found = run(to_fp16(g.model((1, 4000))).model, x)
+    assert np.abs(found - expected).max() < 5e-3 * np.abs(expected).max()
+
+
+LONG: dict[str, Callable[[Graph, str], str]] = {
+    "CumSum": lambda g, h: g.op("CumSum", h, g.constant(3, "i8")),
+    "Einsum": lambda g, h: g.op("Einsum", h, equation="nchw->nc"),
+    "LpPool": lambda g, h: g.op("LpPool", h, kernel_shape=[1, 3000], p=1),
+    "InstanceNormalization": lambda g, h: g.op(
+        "InstanceNormalization", h, g.constant(np.ones(4)), g.constant(np.zeros(4))
+    ),
+    "LayerNormalization": lambda g, h: g.op("LayerNormalization", h, g.constant(np.ones(3000))),
+    "LpNormalization": lambda g, h: g.op("LpNormalization", h, axis=3),
+}
+
+
+@pytest.mark.parametrize("kind", LONG)
+def test_every_op_that_adds_up(kind: str) -> None:
+    """Over 3,000 columns each keeps FP32, over 30 none does."""
+    g = Graph(18)
+    node = LONG[kind](g, g.features())
+    assert "adds up" in kept(_with_output(g, node, 3000)).get(node, "") or kind == "CumSum"
+    assert node in kept(_with_output(g, node, 3000))
+
+
+@pytest.mark.parametrize("kind", ["Einsum", "InstanceNormalization", "LpNormalization"])
+def test_no_op_that_adds_up_little(kind: str) -> None:
+    g = Graph(18)
+    node = LONG[kind](g, g.features())
+    assert kept(_with_output(g, node, 30)) == {}
+
+
+def _with_output(g: Graph, name: str, width: int) -> ir.Model:
+    closing = helper.make_node("Identity", [name], ["y"], name="closing")
+    g.nodes = [node for node in g.nodes if node.name != "closing"] + [closing]
+    return g.model((1, width))
+
+
+@pytest.mark.parametrize("dtype", [TensorProto.INT32, TensorProto.UINT16, TensorProto.INT64])
+def test_an_image_of_wide_integers_is_an_image(dtype: int) -> None:
+    """Its scaling keeps FP32; the layers behind it are cast."""
+    pixels = helper.make_tensor_value_info("x", dtype, ["N", 3, 8, 8])
+    g = Graph()
+    scaled = g.op("Div", g.op("Cast", "x", to=TensorProto.FLOAT), g.constant(255.0))
+    g.op("Conv", scaled, g.constant(np.ones((4, 3, 3, 3))), out="y")
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    graph = helper.make_graph(g.nodes, "g", [pixels], [y], g.weights)
+    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8))
+    assert "y" not in kept(model)

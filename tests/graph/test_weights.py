@@ -24,6 +24,9 @@ WEIGHTS = {
     "low": -INF,
     "zero": np.float32(0),
     "high": INF,
+    "shape": np.array([14, 14]),
+    "one": np.array(1),
+    "ones": np.tri(14).astype("f4"),
     "mask": np.where(np.tri(14, dtype=bool), 0, -INF).astype("f4"),
 }
 # Each takes the map ``h`` [N, 8, 14, 14] and gives ``m``, with infinities on the way.
@@ -41,6 +44,17 @@ ORDINARY = {
         helper.make_node("Less", ["h", "zero"], ["below"]),
         helper.make_node("Where", ["below", "low", "h"], ["p"]),
         helper.make_node("Relu", ["p"], ["m"]),
+    ],
+    "a mask that is computed": [
+        helper.make_node("ConstantOfShape", ["shape"], ["full"], value=numpy_helper.from_array(np.array([-INF]))),
+        helper.make_node("Trilu", ["full", "one"], ["triangle"], upper=1),
+        helper.make_node("Add", ["h", "triangle"], ["p"]),
+        helper.make_node("Softmax", ["p"], ["m"], axis=-1),
+    ],
+    "the logarithm of a mask": [
+        helper.make_node("Log", ["ones"], ["l"]),
+        helper.make_node("Add", ["h", "l"], ["p"]),
+        helper.make_node("Softmax", ["p"], ["m"], axis=-1),
     ],
     "the start of a maximum": [helper.make_node("Max", ["h", "low"], ["m"])],
 }

@@ -37,10 +37,15 @@ def network(batch: int | str, flatten: str = "Flatten") -> onnx.ModelProto:
     """A small classifier; its head is flattened by a Flatten, or a Reshape to the batch that it was traced with."""
     weights = dict(WEIGHTS)
     flat = helper.make_node("Flatten", ["g"], ["f"])
+    first: list[onnx.NodeProto] = []
+    if flatten != "Flatten":
+        flat = helper.make_node("Reshape", ["g", "target"], ["f"])
     if flatten == "Reshape":
         weights["target"] = np.array([batch, -1])
-        flat = helper.make_node("Reshape", ["g", "target"], ["f"])
+    if flatten == "Reshape to a Constant":
+        first = [helper.make_node("Constant", [], ["target"], value=numpy_helper.from_array(np.array([batch, 8])))]
     nodes = [
+        *first,
         helper.make_node("Conv", ["x", "w"], ["a"], pads=[1] * 4),
         helper.make_node("Relu", ["a"], ["b"]),
         helper.make_node("Conv", ["b", "v"], ["c"], pads=[1] * 4),
@@ -130,7 +135,7 @@ def test_calibration_finds_what_it_finds_in_a_dynamic_batch(given: Given, tmp_pa
         np.testing.assert_allclose(ranges[0]["ranges"][name], pair, rtol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("flatten", ["Flatten", "Reshape"])
+@pytest.mark.parametrize("flatten", ["Flatten", "Reshape", "Reshape to a Constant"])
 @pytest.mark.parametrize("precision", ["--fp32", "--int8"])
 def test_another_batch_makes_it_dynamic(
     flatten: str, precision: str, given: Given, tmp_path: Path, rir: Runner
@@ -213,3 +218,17 @@ def test_an_output_without_a_row_an_image_cannot_be_cut() -> None:
     run = in_batches(lambda batch: {"y": batch.sum(keepdims=True)}, 4, 4)
     with pytest.raises(InputError, match=r"'y' has the shape .* not one row an image"):
         run(np.ones((3, 2), "f4"))
+
+
+def test_a_model_of_one_image_without_the_axis_of_the_batch(given: Given, tmp_path: Path, rir: Runner) -> None:
+    proto = network(1)
+    proto.graph.node[-1].output[0] = "rows"
+    proto.graph.node.append(helper.make_node("Squeeze", ["rows", "axis"], ["logits"]))
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([0]), "axis"))
+    del proto.graph.output[0].type.tensor_type.shape.dim[0]
+    onnx.save(proto, tmp_path / "in.onnx")
+    ran = rir("verify", saved(tmp_path, "N"), tmp_path / "in.onnx", "--json", *given)
+    assert ran.code == 0, ran.err
+    assert (ran.json["images"], ran.json["agreement"]) == (IMAGES, 1.0)
+    quantize = ("quantize", tmp_path / "in.onnx", "-o", tmp_path / "q.onnx", "--qdq", "cpu", "--method", "minmax")
+    assert rir(*quantize, *given).code == 0
