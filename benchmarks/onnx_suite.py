@@ -185,7 +185,8 @@ def run_fold(source: Path, *options: str) -> tuple[int, str]:
     said = io.StringIO()
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
         code = run_command(cli, ["fold", str(source), "-o", str(source.with_name("out.onnx")), "--force", *options])
-    return code, (said.getvalue().strip().splitlines() or [""])[-1][:400]
+    sentence = (said.getvalue().strip().splitlines() or [""])[-1].removeprefix("rir-deploy: error: ")
+    return code, sentence.replace(str(source), source.name)[:400]
 
 
 def suite_inputs(path: Path, model: onnx.ModelProto) -> dict[str, Any]:
