@@ -26,8 +26,8 @@ TIMES, CONFIDENT = 3.0, 4.0
 FEWEST, SHARE = 3, 0.002
 # How near exchanged outputs come to each other's values, as a share of their distance.
 _NEAR = 0.25
-# Noise is at least this share of the largest output, about a step of INT8: where most answers are equal, there is none to
-# compare with.
+# Noise is at least this share of the largest output, about a step of INT8: where most answers are equal, there is none
+# to compare with.
 _FLOOR = 0.01
 
 
