@@ -177,7 +177,7 @@ def test_libraries_speak_where_they_are_asked_to(
 ) -> None:
     """Python's warnings and logs; errors are always shown."""
 
-    def speak(_path: Path) -> dict[str, object]:
+    def speak(*_: object) -> dict[str, object]:
         warnings.warn(f"a warning {HOSTILE}", UserWarning, stacklevel=1)
         logging.getLogger("library").warning("a log %s", HOSTILE)
         logging.getLogger("library").error("an error %s", HOSTILE)
