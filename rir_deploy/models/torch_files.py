@@ -14,7 +14,8 @@ from rir_deploy.errors import InputError
 
 _ZIP_MAGIC = b"PK\x03\x04"
 # The only callable that torch lets a pickle call with a size of its own choice, and that then fills the memory.
-_SIZED = b"bytearray"
+# A pickle names it on a line of its own, as torch reads no other way of naming it; elsewhere it is but a word.
+_SIZED = b"\nbytearray\n"
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 # How torch's releases word what they refuse; the group is the dotted name.
 _REFUSED = (
