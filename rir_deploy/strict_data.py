@@ -19,6 +19,7 @@ else:
 
 # Beyond it an integer is no number to count with: what divides by it or draws it fails.
 _LARGEST = sys.float_info.max
+_DIGITS, _OUT_OF_RANGE = sys.float_info.max_10_exp + 2, "it holds an integer that is out of range"
 # Tables in tables: what reads them further down calls itself as often.
 _DEPTH = 100
 
@@ -32,7 +33,8 @@ def parse_json(text: str | bytes, *, unique: bool = True) -> Any:
             surrogate pair.
     """
     try:
-        data = json.loads(text, object_pairs_hook=_unique if unique else None, parse_float=_finite)
+        hook = _unique if unique else None
+        data = json.loads(text, object_pairs_hook=hook, parse_float=_finite, parse_int=_integer)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     _check(data)
@@ -74,6 +76,13 @@ def _finite(digits: str) -> float:
     return value
 
 
+def _integer(digits: str) -> int:
+    """Python reads no more than some thousand digits, and says so in its own terms."""
+    if len(digits) > _DIGITS:
+        raise ValueError(_OUT_OF_RANGE)
+    return int(digits)
+
+
 def _check(data: object, nul: bool = True) -> None:
     """Depth, integers and texts, keys as well; without recursion. ``nul``: a text may hold that character."""
     level, depth = [data], 0
@@ -90,7 +99,7 @@ def _check(data: object, nul: bool = True) -> None:
             elif isinstance(item, str):
                 _check_text(item, nul)
             elif isinstance(item, int) and abs(item) > _LARGEST:
-                raise ValueError("it holds an integer that is out of range")
+                raise ValueError(_OUT_OF_RANGE)
         level = below
 
 

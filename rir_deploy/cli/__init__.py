@@ -46,8 +46,11 @@ class LazyGroup(click.Group):
         return cast(click.Command, importlib.import_module(COMMANDS[cmd_name]).command)
 
     def invoke(self, ctx: click.Context) -> Any:
-        with notices():
-            return super().invoke(ctx)
+        try:
+            with notices():
+                return super().invoke(ctx)
+        except KeyboardInterrupt as error:  # click would begin with a blank line
+            raise click.Abort from error
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

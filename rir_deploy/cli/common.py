@@ -20,7 +20,7 @@ from rir_deploy.cli.signals import interruptible, signal_of
 from rir_deploy.errors import InputError, RirDeployError, UsageError, unknown_name
 from rir_deploy.file_system import system_error, writing_to
 from rir_deploy.notices import Notice
-from rir_deploy.plain_text import printable
+from rir_deploy.plain_text import printable, whole_number
 
 if TYPE_CHECKING:
     from rir_deploy.engines.base import BatchRange
@@ -34,10 +34,10 @@ _NOTICES = "rir_deploy.notices"
 
 
 def _batches(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[int, ...]:
-    parts = [part.strip() for part in value.split(",")]
-    if not all(part.isdecimal() for part in parts):
+    sizes = [size for part in value.split(",") if (size := whole_number(part)) is not None]
+    if len(sizes) != value.count(",") + 1:
         raise click.BadParameter(f"'{value}' is not a list of batch sizes; write for example 1,8,32")
-    return tuple(int(part) for part in parts)
+    return tuple(sizes)
 
 
 batches_option = click.option(
@@ -170,21 +170,20 @@ def image_size(_ctx: click.Context, _param: click.Parameter, value: str | None) 
     """Parse 32 or 32x48 (height x width)."""
     if value is None:
         return None
-    parts = value.lower().split("x")
-    if len(parts) not in (1, 2) or not all(part.isdecimal() and int(part) > 0 for part in parts):
+    sides = [side for part in value.lower().split("x") if (side := whole_number(part))]
+    if len(sides) not in (1, 2) or len(sides) != value.lower().count("x") + 1:
         raise click.BadParameter(f"'{value}' is not a size; write 32 or 32x48 (height x width)")
-    return int(parts[0]), int(parts[-1])
+    return sides[0], sides[-1]
 
 
 def batch_range(text: str) -> BatchRange:
     """Parse MIN,OPT,MAX."""
     from rir_deploy.engines.base import BatchRange
 
-    parts = text.split(",")
-    if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts):
+    sizes = [size for part in text.split(",") if (size := whole_number(part)) is not None]
+    if len(sizes) != 3 or text.count(",") != 2:
         raise UsageError(f"--batch '{text}' is not MIN,OPT,MAX; write for example 1,1,32")
-    low, opt, high = (int(part) for part in parts)
-    return BatchRange(low, opt, high)
+    return BatchRange(*sizes)
 
 
 def run_command(command: click.Command, arguments: list[str] | None = None) -> int:

@@ -11,9 +11,14 @@ import numpy.typing as npt
 from rir_deploy.data.preprocess import Preprocessing, Uint8Array
 from rir_deploy.data.sources import Source
 from rir_deploy.errors import InputError
+from rir_deploy.notices import notice
+from rir_deploy.plain_text import whole_number
 
 IntArray = npt.NDArray[np.int64]
 Progress = Callable[[int, int], None]
+
+# Parts of a data set, and folders of images in general; some are classes too (a train, in CIFAR-100).
+_PARTS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation", "images", "data", "dataset"})
 
 
 @dataclass(frozen=True)
@@ -123,20 +128,46 @@ def _match_by_name(source: Source, classes: Sequence[str]) -> IntArray | None:
 
 
 def _only_class(source: Source, classes: Sequence[str]) -> IntArray | None:
-    """Labels of images that all lie in one folder: those of its class where it is called as one."""
+    """Labels of images that all lie in one folder: those of its class where it is called as one.
+
+    The source's own folder is named for many reasons: it is taken as a class with a notice, and a part of a data set is
+    none.
+    """
     inner, outer = source.within
-    for name in (inner, outer):
-        if name is not None and name in classes:
-            return np.full(len(source), list(classes).index(name), dtype=np.int64)
-    if inner is not None and inner.isdecimal() and int(inner) <= len(classes):
-        return np.full(len(source), _numbers(source.name, [inner], classes)[0], dtype=np.int64)
+    said = None if inner is None else _class_of(inner, source, classes)
+    if said is None and outer is not None and outer in classes and outer not in _PARTS:
+        said = list(classes).index(outer)
+        notice(f"the images of '{source.name}' are taken as of the class '{outer}', which the folder is called as")
+    if said is not None:
+        return np.full(len(source), said, dtype=np.int64)
+    if inner is not None and inner.lower() not in _PARTS:
+        notice(
+            f"the images of '{source.name}' are taken without labels: the only folder of them, '{inner}', is no class "
+            f"of the recipe ({_few(classes)})"
+        )
+    return None
+
+
+def _class_of(folder: str, source: Source, classes: Sequence[str]) -> int | None:
+    """The class that the only folder inside a source is called as, by name or by number."""
+    if folder in classes:
+        if folder in _PARTS:
+            notice(f"the images of '{source.name}' all lie in '{folder}', and are taken as of the class of that name")
+        return list(classes).index(folder)
+    alike = [name for name in classes if name.casefold() == folder.casefold()]
+    if len(alike) == 1 and folder.lower() not in _PARTS:
+        notice(f"the folder '{folder}' of '{source.name}' is taken as the class '{alike[0]}' of the recipe")
+        return list(classes).index(alike[0])
+    number = whole_number(folder)
+    if number is not None and number <= len(classes):
+        return int(_numbers(source.name, [folder], classes)[0])
     return None
 
 
 def _numbers(source: str, names: Sequence[str], classes: Sequence[str]) -> IntArray:
     """The network's number of each of a source's classes."""
     number = {name: index for index, name in enumerate(classes)}
-    if not any(name in number for name in names) and all(name.isdecimal() for name in names):
+    if not any(name in number for name in names) and all(whole_number(name) is not None for name in names):
         return _folder_numbers(source, names, classes)
     for name in names:
         if name not in number:
@@ -153,7 +184,7 @@ def _folder_numbers(source: str, names: Sequence[str], classes: Sequence[str]) -
     Where the recipe's classes are numbers, they are names ("01" is "1"). Otherwise a number counts from 0 only where
     there is a 0: without one, it cannot be told from another count, and every label may be off by one.
     """
-    values = [int(name) for name in names]
+    values = [value for name in names if (value := whole_number(name)) is not None]
     if len(set(values)) < len(values):
         raise InputError(f"'{source}' has class folders of one number ({', '.join(names)}); put them into one")
     number = {name: index for index, name in enumerate(classes)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,22 @@ class Manifest:
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
+
+
+def check_names(specs: Sequence[TensorSpec]) -> None:
+    """Refuse inputs and outputs that a manifest cannot record, before an engine is built of them.
+
+    Raises:
+        InputError: a name that is not plain text.
+    """
+    for spec in specs:
+        try:
+            _printable(spec.name)
+        except TypeError as error:
+            raise InputError(
+                f"the name of an input or output of the model, {spec.name!r:.80}, is not plain text, as an engine's "
+                "manifest needs it; rename it"
+            ) from error
 
 
 def record_file(path: Path) -> FileRecord:

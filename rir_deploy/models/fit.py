@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rir_deploy.errors import InputError
-from rir_deploy.models.tensor_files import view_of
+from rir_deploy.models.same_tensors import view_of
 from rir_deploy.models.weight_sets import clean_names, levels
 
 _LISTED = 8
@@ -22,7 +22,8 @@ def check_fit(path: Path, found: Mapping[str, Tensor], expected: Mapping[str, Te
     """Raise one InputError that lists what is missing, unexpected or of the wrong shape or kind.
 
     Beside what is missing stands the nearest name that the file has for it, and the other way round.
-    ``num_batches_tracked`` may be missing: PyTorch before 0.4.1 did not write it and inference does not read it.
+    ``num_batches_tracked`` may be missing: PyTorch before 0.4.1 did not write it and inference does not read it. An
+    average of weights may have made it a float.
     """
     missing = [name for name in expected if name not in found and not is_counter(name)]
     unexpected = [name for name in found if name not in expected]
@@ -33,7 +34,7 @@ def check_fit(path: Path, found: Mapping[str, Tensor], expected: Mapping[str, Te
     problems += [
         f"{name} is {_describe(found[name])} where {_describe(tensor)} is expected"
         for name, tensor in expected.items()
-        if name in found and _describe(found[name]) != _describe(tensor)
+        if name in found and not _alike(name, found[name], tensor)
     ]
     if problems:
         more = f"; and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
@@ -104,6 +105,12 @@ def _nearest(name: str, others: Sequence[str]) -> str | None:
     leaf = [other for other in some if other.rpartition(".")[2] == name.rpartition(".")[2]]
     close = difflib.get_close_matches(name, leaf or some, n=1, cutoff=0.0)
     return next(iter([*whole, *close]), None)
+
+
+def _alike(name: str, found: Tensor, expected: Tensor) -> bool:
+    if is_counter(name):
+        return found.shape == expected.shape
+    return _describe(found) == _describe(expected)
 
 
 def _describe(tensor: Tensor) -> str:

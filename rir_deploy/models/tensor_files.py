@@ -11,9 +11,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from rir_deploy.errors import InputError, UsageError
+from rir_deploy.models.left_aside import left_aside
+from rir_deploy.models.same_tensors import is_plain, view_of
 from rir_deploy.models.suffixes import TORCH_SUFFIXES
 from rir_deploy.models.torch_files import read_torch
-from rir_deploy.models.weight_sets import choose_set, clean_names, no_weights, passed_over, weight_sets
+from rir_deploy.models.weight_sets import choose_set, clean_names, no_weights, weight_sets
 
 # Our own files have no prefixes: a training's state holds more than one network's names.
 _OWN = "rir_deploy."
@@ -74,7 +76,8 @@ def _chosen(path: Path, content: object, metadata: dict[str, str], weights: str 
     if not sets:
         raise no_weights(path, content)
     taken = choose_set(path, sets, weights)
-    note = passed_over(sets, taken, weights)
+    _check_sizes(path, taken.tensors)  # before they are held against others
+    note = left_aside(content, sets, taken) if weights is None else None
     key = None if len(sets) == 1 else taken.key or "model"
     return TensorFile(clean_names(taken.tensors), metadata, key, None if note is None else f"'{path}' {note}")
 
@@ -94,7 +97,7 @@ def _read_safetensors(path: Path) -> TensorFile:
 def _check_sizes(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """A few bytes can describe a tensor of any size (stride 0): refuse more than the file holds."""
     for name, tensor in tensors.items():
-        if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+        if not is_plain(tensor):
             raise InputError(f"{name} in '{path}' is not a plain dense tensor; save it as one")
     claimed = sum(tensor.numel() * tensor.element_size() for tensor in _distinct(tensors).values())
     if claimed > path.stat().st_size:
@@ -107,13 +110,6 @@ def _distinct(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in tensors.items():
         seen.setdefault(view_of(tensor), name)
     return {name: tensors[name] for name in seen.values()}
-
-
-def view_of(tensor: Tensor) -> tuple[object, ...]:
-    """What two tensors have in common that are the same data."""
-    if tensor.numel() == 0:
-        return (id(tensor),)
-    return (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
 
 
 def _check_values(path: Path, tensors: Mapping[str, Tensor]) -> None:

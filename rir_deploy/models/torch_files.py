@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import re
+import textwrap
 import warnings
 import zipfile
 from pathlib import Path
@@ -14,13 +15,16 @@ from rir_deploy.errors import InputError
 
 _ZIP_MAGIC = b"PK\x03\x04"
 # The only callable that torch lets a pickle call with a size of its own choice, and that then fills the memory.
-_SIZED = b"bytearray"
+# A pickle names it on a line of its own, as torch reads no other way of naming it; elsewhere it is but a word.
+_SIZED = b"\nbytearray\n"
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 # How torch's releases word what they refuse; the group is the dotted name.
 _REFUSED = (
     re.compile(r"GLOBAL ([\w.]+)"),
     re.compile(r"[Uu]nsupported (?:class|type|function) ([\w.]+)"),
 )
+# Characters of torch's own words, up to the end of one.
+_MOST_SAID = 300
 _WAY_OUT = "where you trust it, load it and save model.state_dict() alone"
 
 
@@ -80,4 +84,4 @@ def _reason(error: Exception) -> str:
             return f"an object of {found[1]}"
     told = text.partition("WeightsUnpickler error:")[2] or text
     lines = [line.strip() for line in told.splitlines() if line.strip() and "weights_only" not in line]
-    return lines[0][:160] if lines else type(error).__name__
+    return textwrap.shorten(lines[0], _MOST_SAID, placeholder=" ...") if lines else type(error).__name__

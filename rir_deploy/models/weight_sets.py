@@ -31,7 +31,7 @@ KEYS = (
     "model_weights",
 )
 # Words of a key that mean averaged weights: timm's state_dict_ema, torchvision's model_ema, BasicSR's params_ema.
-_AVERAGED = {"ema", "ewa", "swa", "averaged", "shadow", "polyak"}
+_AVERAGED = {"ema", "ewa", "swa", "averaged", "average", "avg", "shadow", "polyak"}
 # What DataParallel, torch.compile and Lightning put before every name.
 PREFIXES = ("module.", "_orig_mod.", "model.")
 # What wrappers of single modules put into the middle of names; no module of one's own is called so.
@@ -62,6 +62,11 @@ def is_averaged(key: str) -> bool:
     return any(word.lower() in _AVERAGED for word in words)
 
 
+def is_optimizer(key: str) -> bool:
+    """Whether what is under a key belongs to the training alone."""
+    return key.startswith(("optim", "lr_sched", "scheduler", "scaler"))
+
+
 def weight_sets(content: object) -> list[WeightSet]:
     """Every set of weights in what a file holds, in the file's order; those of an optimiser have no names."""
     return [part for found in _find(content, "", 0) for part in _split(found)]
@@ -82,19 +87,8 @@ def choose_set(path: object, sets: list[WeightSet], wanted: str | None) -> Weigh
     if not fitting:
         kind = {"model": "weights that are not averaged", "ema": "averaged weights"}.get(wanted, "weights")
         under = "" if wanted in ("model", "ema") else f" under '{wanted}'"
-        raise UsageError(f"'{path}' holds no {kind}{under} (it holds {_listed(sets)}); choose with --weights")
+        raise UsageError(f"'{path}' holds no {kind}{under} (it holds {listed(sets)}); choose with --weights")
     return _one(path, fitting)
-
-
-def passed_over(sets: list[WeightSet], taken: WeightSet, wanted: str | None) -> str | None:
-    """What to say of averaged weights that were left aside without having been asked about."""
-    others = [found for found in sets if found.averaged and found is not taken]
-    if wanted is not None or taken.averaged or not others:
-        return None
-    return (
-        f"also holds averaged weights ({_listed(others)}), and {taken} is used, which is not averaged: where the "
-        "reported accuracy is that of the average, pass --weights ema (--weights model says that this is meant)"
-    )
 
 
 def clean_names(tensors: Mapping[str, Tensor]) -> Tensors:
@@ -129,7 +123,7 @@ def _find(content: object, key: str, depth: int) -> Iterator[WeightSet]:
             yield WeightSet(key, dict(content))
         return
     for name, value in content.items():
-        if isinstance(name, str) and not name.startswith(("optim", "lr_sched", "scheduler", "scaler")):
+        if isinstance(name, str) and not is_optimizer(name):
             yield from _find(value, f"{key}.{name}" if key else name, depth + 1)
 
 
@@ -161,14 +155,15 @@ def _without_bookkeeping(tensors: Tensors) -> Tensors:
 def _one(path: object, sets: list[WeightSet]) -> WeightSet:
     if len(sets) == 1:
         return sets[0]
+    by_key = {found.key: found for found in sets}
     for key in KEYS:
-        for found in sets:
-            if found.key == key or (found.averaged and key in found.key):
-                return found
-    raise UsageError(f"'{path}' holds several sets of weights: {_listed(sets)}; choose one with --weights KEY")
+        if key in by_key:
+            return by_key[key]
+    kind = "averaged weights" if all(found.averaged for found in sets) else "weights"
+    raise UsageError(f"'{path}' holds several sets of {kind}: {listed(sets)}; choose one with --weights KEY")
 
 
-def _listed(sets: list[WeightSet]) -> str:
+def listed(sets: list[WeightSet]) -> str:
     return ", ".join(str(found) for found in sets[:6]) + (f" and {len(sets) - 6} more" if len(sets) > 6 else "")
 
 

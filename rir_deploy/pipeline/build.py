@@ -26,7 +26,7 @@ from rir_deploy.engines.base import (
     output_specs,
 )
 from rir_deploy.engines.graph import model_precision
-from rir_deploy.engines.manifest import Manifest, record_file, write_manifest
+from rir_deploy.engines.manifest import Manifest, check_names, record_file, write_manifest
 from rir_deploy.engines.tensorrt_options import TensorRtOptions
 from rir_deploy.errors import BackendError, UsageError
 from rir_deploy.fold import fold
@@ -158,6 +158,7 @@ def _build(request: BuildRequest, output: Path, force: bool, progress: Progress)
     backend.check(request.precision, options)
     source = _graph(request, progress)
     graph = source.model
+    check_names([input_spec(graph), *output_specs(graph)])
     batch = _batch(input_spec(graph), request.batch)
     options = replace(options, batch=batch)
     check_few_bits(graph, request.calibration.bits, backend.name)

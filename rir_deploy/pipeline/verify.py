@@ -21,8 +21,9 @@ from rir_deploy.verify.batches import BatchCheck, check_batches
 from rir_deploy.verify.layers import LayerRow
 
 # Images that batch sizes are tried with, and the largest size that is tried: memory grows with it. So much of it may
-# the images of a batch take, as float32; feature maps take several times as much.
-BATCH_IMAGES, LARGEST_BATCH, BATCH_BYTES = 16, 1024, 2**26
+# the images of a batch take, as float32. One map of 64 channels takes 21 times as much as an image of three, and some
+# three of them are alive at once: 1 GB in all.
+BATCH_IMAGES, LARGEST_BATCH, BATCH_BYTES = 16, 1024, 2**24
 # Sizes under this are so cheap that odd ones (the largest, a prime) are tried beside the powers of two.
 _SMALL = 128
 # By so many images, or this share of them, a checkpoint may miss the accuracy that it records: near ties.
@@ -185,12 +186,18 @@ def compare_sides(
 
 
 def try_batches(side: Side, views: Views, gate: Gate, batch: int) -> tuple[BatchCheck, ...]:
-    """A few images in batches of all sizes that a side takes and that could be special (see `batch_sizes`)."""
+    """A few images in batches of all sizes that a side takes and that could be special (see `batch_sizes`).
+
+    An ONNX file with an open batch does not say how much it takes: sizes over those that the comparison ran are tried
+    until one does not run.
+    """
     dataset = views.candidate
     images = dataset.raw(spread(len(dataset), BATCH_IMAGES))
     run = side.make_runner(dataset.preprocessing)
     sizes = batch_sizes(side, batch, 4 * math.prod(dataset.preprocessing.input_shape))
-    return check_batches(run, images, sizes, gate.tolerance or gate.steady)
+    high = side.batch[1]
+    promised = high if high <= LARGEST_BATCH else max(side.batch[0], min(batch, len(dataset)))
+    return check_batches(run, images, sizes, gate.tolerance or gate.steady, promised)
 
 
 def batch_sizes(side: Side, batch: int, image_bytes: int = 0) -> list[int]:

@@ -171,10 +171,10 @@ class RangeTable:
         """Read what `to_json` wrote; InputError on anything else."""
         try:
             return _from_data(parse_json(text))
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
-            raise InputError(f"the range table is malformed ({error!r}); calibrate again") from error
-        except InputError as error:
+        except (ValueError, InputError) as error:
             raise InputError(f"the range table is malformed ({error}); calibrate again") from error
+        except (TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+            raise InputError("the range table is malformed (a value is of another type); calibrate again") from error
 
 
 def _one_line(found: re.Match[str]) -> str:

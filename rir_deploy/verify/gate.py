@@ -93,8 +93,9 @@ def verify(
     for images, labels in batches:
         left, right = reference(images), candidate(images)
         outputs.update(left, right)
-        accuracy.update(left, right, labels, seen.fresh(images, len(left)))
-        search.update(left, right)
+        fresh = seen.fresh(images, len(left))
+        accuracy.update(left, right, labels, fresh)
+        search.update(left[fresh], right[fresh])
     metrics, result, answered = outputs.metrics(gate.tolerance), accuracy.result(), accuracy.answered()
     margin = gate.max_top1_drop if gate.margin is None else gate.margin
     of_images, of_reference = image_doubts(answered), reference_doubts(answered)

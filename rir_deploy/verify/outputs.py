@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rir_deploy.errors import InputError, UsageError
-from rir_deploy.verify.kinds import Kind, KindOf
+from rir_deploy.verify.kinds import Kind, KindOf, KindOfCandidate, log_softmax
 
 Array = NDArray[np.floating]
 Wide = NDArray[np.float64]
@@ -75,7 +75,7 @@ class OutputComparison:
         self._sum_cosine = self._sum_kl = self._max_kl = 0.0
         self._min_cosine = 1.0
         self._shared = self._varied = 0.0
-        self._kinds = KindOf(), KindOf()
+        self._kind, self._other = KindOf(), KindOfCandidate()
 
     def update(self, reference: Array, candidate: Array) -> None:
         """Add two batches [n, ...] of equal shape.
@@ -99,8 +99,8 @@ class OutputComparison:
         self._sum_squares += float(np.square(error).sum())
         self._sum_reference += float(np.square(wide).sum())
         self._count += error.size
-        for kind, rows in zip(self._kinds, (wide, other), strict=True):
-            kind.update(rows)
+        self._kind.update(wide)
+        self._other.update(wide, other)
         self._compare_images(wide.reshape(len(wide), -1), other.reshape(len(other), -1))
 
     def _compare_images(self, reference: Wide, candidate: Wide) -> None:
@@ -134,8 +134,8 @@ class OutputComparison:
             kl_mean=self._sum_kl / self._images,
             kl_max=self._max_kl,
             scale=self._shared / self._varied if self._varied > 0.0 and math.isfinite(self._shared) else None,
-            reference_kind=self._kinds[0].kind,
-            candidate_kind=self._kinds[1].kind,
+            reference_kind=self._kind.kind,
+            candidate_kind=self._other.kind(self._kind.kind),
         )
 
     def _within(self, tolerance: Tolerance) -> bool:
@@ -153,13 +153,8 @@ def _cosine(reference: Wide, candidate: Wide) -> Wide:
 def _divergence(reference: Wide, candidate: Wide) -> Wide:
     """sum p (log p - log q) of the softmax p, q of each pair of rows."""
     with np.errstate(invalid="ignore", over="ignore"):
-        p, q = _log_softmax(reference), _log_softmax(candidate)
+        p, q = log_softmax(reference), log_softmax(candidate)
         return np.asarray(np.maximum((np.exp(p) * (p - q)).sum(axis=1), 0.0))
-
-
-def _log_softmax(rows: Wide) -> Wide:
-    shifted = rows - rows.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
 def _decibels(signal: float, noise: float) -> float:

@@ -277,3 +277,36 @@ def test_no_recipe(made: Made, rir: Runner, tmp_path: Path) -> None:
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "bare.onnx")
     refused(rir("verify", tmp_path / "bare.onnx", tmp_path / "bare.onnx"), 2, "--recipe")
+
+
+LONG = "9" * 5000
+
+
+@pytest.mark.parametrize("number", [LONG, "1" * 4301, "9" * 19])
+def test_numbers_of_any_length_are_usage(number: str, made: Made, rir: Runner, tmp_path: Path) -> None:
+    """Python reads no more than 4,300 digits."""
+    engine = ("-o", tmp_path / "e", "--backend", "onnxruntime")
+    for arguments in (
+        ("bench", made.engine, "--batch", number),
+        ("bench", made.engine, "--batch", f"1,{number}"),
+        ("export", made.checkpoint, "-o", tmp_path / "x.onnx", "--recipe", "digits", "--image-size", number),
+        ("export", made.checkpoint, "-o", tmp_path / "x.onnx", "--recipe", "digits", "--image-size", f"8x{number}"),
+        ("build-engine", made.onnx, *engine, "--batch", f"1,1,{number}"),
+        ("build-engine", made.onnx, *engine, "--batch", f"{number},{number},{number}"),
+    ):
+        refused(rir(*arguments), 2, "write")
+    untouched(tmp_path)
+
+
+@pytest.mark.parametrize("size", ["0", "8x0", "x", "8x", "8x8x8", "-8", ""])
+def test_sizes_that_are_none(size: str, made: Made, rir: Runner, tmp_path: Path) -> None:
+    output = ("-o", tmp_path / "x.onnx", "--recipe", "digits")
+    refused(rir("export", made.checkpoint, *output, "--image-size", size), 2, "32x48")
+
+
+def test_a_range_table_with_a_long_number(made: Made, rir: Runner, tmp_path: Path) -> None:
+    (tmp_path / "t.json").write_text(f'{{"samples": {LONG}}}')
+    output = ("-o", tmp_path / "q.onnx", "--recipe", "digits", "--qdq", "cpu")
+    ran = rir("quantize", made.onnx, *output, "--ranges", tmp_path / "t.json")
+    refused(ran, 5, "an integer that is out of range", "calibrate again")
+    assert "sys." not in ran.err

@@ -146,7 +146,7 @@ def test_any_refusal_of_the_system_is_one_sentence(
 
 
 def test_a_bug_is_an_object_too(made: Made, rir: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_path: Path) -> None:
+    def fail(*_: object) -> None:
         raise ZeroDivisionError("\x1b[31mseven")
 
     monkeypatch.setattr("rir_deploy.pipeline.inspect.inspect_file", fail)

@@ -29,8 +29,8 @@ HOSTILE = "a\x1b[31mR\x9b2J\u202eX\u2066\n\rrir-deploy: error: forged\x07[red][/
 NAME = HOSTILE.replace("/", "_")  # of a folder
 
 
-def hostile_model(path: Path) -> None:
-    """Two convolutions, an addition and a classifier; every name in it is hostile."""
+def hostile_model(path: Path, output: str = "y" + HOSTILE) -> None:
+    """Two convolutions, an addition and a classifier; every name in it is hostile, the ``output`` as it is given."""
     rng = np.random.default_rng(0)
     shapes = {"w": (8, 3, 3, 3), "v": (8, 8, 3, 3), "g": (8, 4), "unused": (3,)}
     weights = [
@@ -45,7 +45,7 @@ def hostile_model(path: Path) -> None:
         ("Sigmoid", ["d" + HOSTILE], "d2", {}),
         ("GlobalAveragePool", ["d2" + HOSTILE], "e", {}),
         ("Flatten", ["e" + HOSTILE], "f", {}),
-        ("MatMul", ["f" + HOSTILE, "g" + HOSTILE], "y", {}),
+        ("MatMul", ["f" + HOSTILE, "g" + HOSTILE], output.removesuffix(HOSTILE), {}),
     ]
     nodes = [
         helper.make_node(kind, inputs, [output + HOSTILE], name=f"{index}{HOSTILE}", **attributes)
@@ -53,8 +53,9 @@ def hostile_model(path: Path) -> None:
     ]
     ends = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-        for name, shape in (("x", ["N", 3, 16, 16]), ("y" + HOSTILE, ["N", 4]))
+        for name, shape in (("x", ["N", 3, 16, 16]), (output, ["N", 4]))
     ]
+    nodes[-1].output[:] = [output]
     graph = helper.make_graph(nodes, HOSTILE, ends[:1], ends[1:], weights)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
 
@@ -64,6 +65,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model, images and a recipe whose names are hostile, and what is made of them."""
     folder = tmp_path_factory.mktemp("hostile")
     hostile_model(folder / "m.onnx")
+    hostile_model(folder / "n.onnx", "y")  # an engine's outputs have plain names
     rng = np.random.default_rng(1)
     for index in range(40):
         home = folder / "images" / f"{index % 4}{NAME}"
@@ -84,6 +86,7 @@ LINES = (
     "inspect q.onnx",
     "inspect ranges.json",
     "build-engine m.onnx -o e --backend onnxruntime",
+    "build-engine n.onnx -o e --backend onnxruntime",
     "inspect e",
     "verify m.onnx e --data images --recipe r.toml",
     "verify m.onnx q.onnx --data images --recipe r.toml --layers",
@@ -177,7 +180,7 @@ def test_libraries_speak_where_they_are_asked_to(
 ) -> None:
     """Python's warnings and logs; errors are always shown."""
 
-    def speak(_path: Path) -> dict[str, object]:
+    def speak(*_: object) -> dict[str, object]:
         warnings.warn(f"a warning {HOSTILE}", UserWarning, stacklevel=1)
         logging.getLogger("library").warning("a log %s", HOSTILE)
         logging.getLogger("library").error("an error %s", HOSTILE)

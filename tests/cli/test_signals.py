@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from rir_deploy.cli.signals import Interrupted, interruptible
-from tests.conftest import Made
+from tests.conftest import Made, Runner
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
@@ -168,3 +168,15 @@ def test_two_builds_into_one_folder(made: Made, tmp_path: Path) -> None:
         assert any("is being written by another process" in err for _, err in found)
     check_engine(tmp_path / "engine")
     assert sorted(os.listdir(tmp_path)) == ["engine", "tmp"]
+
+
+@pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
+def test_an_interrupted_command_says_so_on_one_line(
+    number: signal.Signals, made: Made, rir: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise Interrupted(number)
+
+    monkeypatch.setattr("rir_deploy.pipeline.inspect.inspect_file", interrupted)
+    ran = rir("inspect", made.onnx)
+    assert (ran.code, ran.out, ran.err) == (CODES[number], "", "rir-deploy: interrupted\n")

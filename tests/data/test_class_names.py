@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from rir_deploy.data.dataset import Dataset
 from rir_deploy.data.preprocess import Preprocessing
 from rir_deploy.data.sources import open_source
 from rir_deploy.errors import InputError
+from rir_deploy.notices import Notice
 
 SEEN = Preprocessing((2, 2), "L", (0.5,), (0.5,))
 CLASSES = ("ant", "bee", "cat", "dog")
@@ -105,3 +107,59 @@ def test_images_of_no_class_stay_without_labels(folder: str, zipped: bool, tmp_p
 def test_labels_of_an_array_are_as_they_are(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", images=np.zeros((2, 2, 2), np.uint8), labels=np.array([1, 2]))
     assert Dataset(open_source(str(tmp_path / "a.npz")), SEEN, classes=CLASSES).labels.tolist() == [1, 2]
+
+
+def notices(path: str, classes: tuple[str, ...] = CLASSES) -> tuple[dict[int, int] | None, list[str]]:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", Notice)
+        found = labels(path, classes)
+    return found, [str(one.message) for one in said]
+
+
+@zips
+@pytest.mark.parametrize("folder", ["zebra", "C1", "9", "antelope"])
+def test_an_only_folder_that_is_no_class_is_named(folder: str, zipped: bool, tmp_path: Path) -> None:
+    found, said = notices(tree(tmp_path, [f"set/{folder}"], zipped))
+    assert found is None
+    assert len(said) == 1
+    assert f"'{folder}', is no class of the recipe" in said[0]
+    assert "without labels" in said[0]
+
+
+@zips
+@pytest.mark.parametrize("folder", ["Cat", "CAT", "cAt"])
+def test_an_only_folder_in_other_letters_is_its_class(folder: str, zipped: bool, tmp_path: Path) -> None:
+    path = tree(tmp_path, [f"set/{folder}"], zipped)
+    found, said = notices(path)
+    assert found == {0: 2}
+    assert len(said) == 1
+    assert "taken as the class 'cat'" in said[0]
+    assert notices(path, ("ant", "cat", "Cat", "CAT", "cAt"))[0] is not None  # an exact name comes first
+    assert notices(path, ("ant", "caT", "CaT"))[0] is None  # which of the two cannot be told
+
+
+@pytest.mark.parametrize("name", ["train", "test", "val", "valid", "validation", "images", "data", "dataset"])
+def test_a_part_of_a_data_set_is_no_class(name: str, tmp_path: Path) -> None:
+    """CIFAR-100 has trains: images right inside of a folder called so are of all classes more likely than not."""
+    path = tree(tmp_path, [""])
+    Path(path).rename(tmp_path / name)
+    assert notices(str(tmp_path / name), (name, "ant")) == (None, [])
+
+
+@zips
+def test_a_source_that_is_called_as_a_class_is_taken_so_with_a_notice(zipped: bool, tmp_path: Path) -> None:
+    path = Path(tree(tmp_path, [""], zipped))
+    path = path.rename(path.with_name("cat" + path.suffix))
+    found, said = notices(str(path))
+    assert found == {0: 2}
+    assert len(said) == 1
+    assert "taken as of the class 'cat'" in said[0]
+
+
+def test_numbers_of_any_length_are_refused_as_names(tmp_path: Path) -> None:
+    for folders in (["9" * 5000, "1"], ["0", "1" * 4301], ["0", "1" * 19]):
+        with pytest.raises(InputError, match="which the recipe does not"):
+            labels(tree(tmp_path, folders, zipped=True))
+    found, said = notices(tree(tmp_path, ["set/" + "9" * 5000], zipped=True))
+    assert (found, len(said)) == (None, 1)
+    assert labels(tree(tmp_path, ["0", "0" * 5000 + "1"], zipped=True)) == {0: 0, 1: 1}

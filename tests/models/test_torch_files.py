@@ -117,3 +117,16 @@ def test_views_that_overlap_hold_no_more_than_the_file(tmp_path: Path) -> None:
     torch.save({f"w{index}": shared[index:] for index in range(1000)}, tmp_path / "a.pt")
     with pytest.raises(InputError, match=r"claim \d+ bytes, more than it has"):
         read_tensors(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("member", ["data.pkl", "data/0", "version", "byteorder"])
+def test_a_member_without_content_is_told_of_in_whole_words(member: str, tmp_path: Path) -> None:
+    torch.save(STATE, tmp_path / "a.pt")
+    with zipfile.ZipFile(tmp_path / "a.pt") as whole, zipfile.ZipFile(tmp_path / "b.pt", "w") as cut:
+        for name in whole.namelist():
+            cut.writestr(name, b"" if name.endswith(f"/{member}") else whole.read(name))
+    with pytest.raises(InputError) as caught:
+        read_tensors(tmp_path / "b.pt")
+    told = str(caught.value).partition("(")[2].rpartition(");")[0]
+    cause = str(caught.value.__cause__)
+    assert all(word in [*cause.split(), "...", "EOFError"] for word in told.split()), told

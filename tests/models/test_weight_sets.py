@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from rir_deploy.errors import InputError, UsageError
+from rir_deploy.models.fit import check_fit
 from rir_deploy.models.tensor_files import read_tensors
 
 RAW = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2), "b.weight": torch.zeros(3)}
@@ -116,3 +117,69 @@ def test_what_a_file_without_weights_holds_is_said(tmp_path: Path) -> None:
     torch.save({"epoch": 3, "best": 0.5}, tmp_path / "a.pt")
     with pytest.raises(InputError, match="it has the keys 'epoch', 'best'"):
         read_tensors(tmp_path / "a.pt")
+
+
+OTHERS = [
+    ("model", "mean_teacher"),
+    ("state_dict", "best_state_dict"),
+    ("state_dict", "model"),
+    ("model", "previous"),
+    ("net", "nested.best"),
+]
+
+
+@pytest.mark.parametrize(("key", "other"), OTHERS)
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_other_weights_of_the_same_network_are_told_of(key: str, other: str, prefix: str, tmp_path: Path) -> None:
+    for values, told in ((EMA, True), (RAW, False), ({"a.weight": torch.ones(2, 3)}, False)):
+        beside: Any = prefixed(values, prefix)
+        for part in reversed(other.split(".")):
+            beside = {part: beside}
+        torch.save({**beside, key: RAW}, tmp_path / "a.pt")
+        file = read_tensors(tmp_path / "a.pt")
+        assert same(file.tensors, RAW)
+        assert (file.note is not None and f"'{other}'" in file.note) == told, file.note
+        assert read_tensors(tmp_path / "a.pt", key).note is None
+        assert same(read_tensors(tmp_path / "a.pt", other).tensors, values)
+
+
+@pytest.mark.parametrize(
+    "keys", [("swa_state_dict", "ema_state_dict"), ("model_ema", "model_ema_2"), ("polyak", "avg")]
+)
+def test_which_average_is_meant_is_asked(keys: tuple[str, str], tmp_path: Path) -> None:
+    """No key is nearer to "ema" for having "state_dict" in it."""
+    for raw in ({}, {"state_dict": RAW}):
+        torch.save({**raw, keys[0]: EMA, keys[1]: prefixed(EMA, "module.")}, tmp_path / "a.pt")
+        for wanted in ("ema", *([] if raw else [None])):
+            with pytest.raises(UsageError, match=f"several sets of averaged weights: '{keys[0]}', '{keys[1]}'"):
+                read_tensors(tmp_path / "a.pt", wanted)
+        assert same(read_tensors(tmp_path / "a.pt", keys[1]).tensors, EMA)
+
+
+def test_an_average_without_names_is_told_of(tmp_path: Path) -> None:
+    """As torch_ema keeps it: the parameters in their order, without statistics and counters."""
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2), torch.nn.Conv2d(2, 2, 3))
+    shadow = [parameter.detach() + 1 for parameter in network.parameters()]
+    equal = [parameter.detach().clone() for parameter in network.parameters()]
+    for tensors, told in ((shadow, True), (equal, False), (shadow[:-1][::-1], False), ([torch.ones(2)], False)):
+        ema = {"decay": 0.9, "num_updates": 3, "shadow_params": tensors, "collected_params": None}
+        for content in ({"model": network.state_dict(), "ema": ema}, {"ema": ema, "model": network.state_dict()}):
+            torch.save(content, tmp_path / "a.pt")
+            file = read_tensors(tmp_path / "a.pt")
+            assert same(file.tensors, dict(network.state_dict()))
+            assert (file.note is not None and "'ema.shadow_params'" in file.note) == told, file.note
+
+
+def test_a_counter_that_was_averaged_fits(tmp_path: Path) -> None:
+    network = torch.nn.BatchNorm2d(2)
+    state = {name: tensor.to(torch.float32) for name, tensor in network.state_dict().items()}
+    check_fit(tmp_path, state, network.state_dict())
+    with pytest.raises(InputError, match="num_batches_tracked is float"):
+        check_fit(tmp_path, {**state, "num_batches_tracked": torch.ones(3)}, network.state_dict())
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_a_tensor_that_is_called_bytearray(new: bool, tmp_path: Path) -> None:
+    state = {"bytearray.weight": RAW["a.weight"], "bytearray": RAW["a.bias"], "a.bytearray": RAW["b.weight"]}
+    torch.save(state, tmp_path / "a.pt", _use_new_zipfile_serialization=new)
+    assert same(read_tensors(tmp_path / "a.pt").tensors, state)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from rir_deploy.engines.loading import load_engine
@@ -91,3 +92,20 @@ def test_an_empty_folder_and_an_engine_are_replaced(source: Path, tmp_path: Path
     for command in ("first", "second"):
         build_bundled.build_engine(BuildRequest(source, "onnxruntime", command=command), engine, force=True)
         assert check_engine(engine).command == command
+
+
+@pytest.mark.parametrize("name", ["in\x1b[31m", "a\nb", "a\u202eb", "\ud7ff\x7f"])
+@pytest.mark.parametrize("side", ["input", "output"])
+def test_names_that_no_manifest_can_hold_are_refused_before_anything_is_built(
+    name: str, side: str, source: Path, tmp_path: Path
+) -> None:
+    model = onnx.load(source)
+    (value,) = model.graph.input if side == "input" else model.graph.output
+    for node in model.graph.node:
+        node.input[:] = [name if one == value.name else one for one in node.input]
+        node.output[:] = [name if one == value.name else one for one in node.output]
+    value.name = name
+    onnx.save(model, source)
+    with pytest.raises(InputError, match=r"is not plain text.*rename it"):
+        build_engine(BuildRequest(source, "onnxruntime"), tmp_path / "engine", force=False)
+    assert not (tmp_path / "engine").exists()

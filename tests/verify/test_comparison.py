@@ -158,3 +158,24 @@ def test_a_size_that_cannot_be_run_is_named() -> None:
 
     checks = check_batches(run, IMAGES, [1, 7, 8], Tolerance(0.0, 0.0))
     assert [(check.passed, check.reason) for check in checks] == [(True, ""), (False, "no kernel for 7"), (True, "")]
+
+
+@pytest.mark.parametrize(("promised", "tried"), [(None, 9), (64, 9), (32, 9), (16, 8), (8, 8)])
+def test_sizes_beyond_what_a_model_takes_are_no_failure(promised: int | None, tried: int) -> None:
+    """Unless they were promised: an engine's range, the size of the comparison."""
+    seen: list[int] = []
+
+    def run(images: NDArray[np.uint8]) -> NDArray[np.float64]:
+        seen.append(len(images))
+        if len(images) > 20:
+            raise InputError("more than 20 do not fit")
+        return mean(images)
+
+    sizes = [1, 2, 3, 4, 6, 7, 8, 16, 32]
+    checks = check_batches(run, IMAGES, sizes, Tolerance(0.0, 0.0), promised)
+    assert [check.size for check in checks] == sizes[:tried]
+    assert all(check.passed for check in checks[:8])
+    assert [check.reason for check in checks[8:]] == ["more than 20 do not fit"] * (tried - 8)
+    longer = check_batches(run, IMAGES, [*sizes, 64], Tolerance(0.0, 0.0), 16)
+    assert [check.size for check in longer] == sizes[:8]  # none after the first that does not run
+    assert seen[-1] == 32

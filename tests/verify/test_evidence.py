@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,6 +15,7 @@ from rir_deploy.verify import GATES, VerifyResult, verify
 from rir_deploy.verify.classes import class_recalls, upper_tail
 from rir_deploy.verify.kinds import KindOf
 from rir_deploy.verify.outliers import OutlierSearch
+from rir_deploy.verify.outputs import OutputComparison
 
 INT8 = GATES["int8"]
 Logits = NDArray[np.float64]
@@ -298,3 +300,83 @@ def test_outputs_that_are_mostly_noise_fail_though_predictions_stay() -> None:
     assert found.accuracy.agreement == 1.0
     assert any("SQNR" in text for text in found.failures)
     assert compare(outputs, candidate, labels, min_sqnr_db=0.0).passed
+
+
+def _rounded(values: Logits, levels: int = 255) -> Logits:
+    """As by the Q/DQ pair of an output: integers of one step."""
+    step = (values.max() - min(values.min(), 0.0)) / levels
+    return np.round(values / step) * step
+
+
+@pytest.mark.parametrize("classes", [3, 10, 200])
+@pytest.mark.parametrize("change", [softmax, lambda x: np.log(softmax(x))])
+def test_a_rounded_softmax_is_still_one(change: Callable[[Logits], Logits], classes: int) -> None:
+    """Rows of rounded probabilities need not sum to one: of many classes most round to nothing."""
+    rng = np.random.default_rng(classes)
+    labels, logits = rng.integers(0, classes, 600), rng.normal(0, 1, (600, classes))
+    logits[np.arange(600), labels] += np.abs(rng.normal(6, 2, 600))
+    wide = change(logits)
+    metrics = OutputComparison()
+    metrics.update(wide, _rounded(wide))
+    found = metrics.metrics(None)
+    assert found.reference_kind == found.candidate_kind != "logits"
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.05])
+def test_each_kind_is_told_from_each_other_one(noise: float) -> None:
+    logits = network()[0]
+    forms: dict[str, Callable[[Logits], Logits]] = {
+        "logits": lambda x: x,
+        "probabilities": softmax,
+        "log-probabilities": lambda x: np.log(softmax(x)),
+    }
+    rough = logits + np.random.default_rng(1).normal(0, noise, logits.shape)
+    for (left, one), (right, other) in itertools.product(forms.items(), repeat=2):
+        metrics = OutputComparison()
+        metrics.update(one(logits), other(rough))
+        found = metrics.metrics(None)
+        assert (found.reference_kind, found.candidate_kind) == (left, right)
+
+
+@pytest.mark.parametrize("quiet", [0.0, 0.3, 0.55, 0.8])
+@pytest.mark.parametrize("classes", [3, 10])
+@pytest.mark.parametrize("spread", [0.0, 0.5])
+def test_quiet_images_do_not_make_the_noise_of_others_a_fault(quiet: float, classes: int, spread: float) -> None:
+    """Dark frames hardly err. Two classes that are hard to tell flip where the others do, and by no more."""
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        labels, reference = rng.integers(0, classes, 1000), rng.normal(0, 1, (1000, classes))
+        reference[np.arange(1000), labels] += np.abs(rng.normal(6, 2, 1000))
+        alike = np.flatnonzero(labels < 2)
+        reference[alike, 1 - labels[alike]] = reference[alike, labels[alike]] - np.abs(rng.normal(0, 2.5, len(alike)))
+        error = rng.normal(0, 0.1, reference.shape) * np.exp(rng.normal(0, spread, (1000, 1)))
+        error[rng.random(1000) < quiet] *= 0.02
+        search = OutlierSearch()
+        search.update(reference, reference + error)
+        assert not search.outliers().is_fault, search.outliers()
+
+
+@pytest.mark.parametrize("quiet", [0.0, 0.5])
+def test_exchanged_classes_show_beside_quiet_images(quiet: float) -> None:
+    rng = np.random.default_rng(2)
+    reference = network()[0]
+    error = rng.normal(0, 0.1, reference.shape)
+    error[rng.random(len(reference)) < quiet] *= 0.02
+    candidate = reference + error
+    some = np.arange(0, len(reference), 50)
+    candidate[some, 0], candidate[some, 1] = candidate[some, 1], candidate[some, 0].copy()
+    search = OutlierSearch()
+    search.update(reference, candidate)
+    assert search.outliers().is_fault
+    assert search.outliers().classes == (0, 1)
+
+
+def test_one_image_again_and_again_is_one_outlier() -> None:
+    reference = network()[0]
+    candidate = reference.copy()
+    sure = int(np.argmax(reference[:, 0] - reference[:, 1]))
+    candidate[sure, [0, 1]] = candidate[sure, [1, 0]]
+    images = np.arange(len(reference), dtype=np.uint32).view(np.uint8).reshape(-1, 2, 2, 1)
+    order = np.concatenate([np.arange(len(reference)), np.full(20, sure)])
+    found = verify([(images[order], None)], lambda _: reference[order], lambda _: candidate[order], GATES["int8"])
+    assert (found.outliers.exchanged, found.outliers.is_fault) == (1, False)
