@@ -130,3 +130,19 @@ def test_a_member_without_content_is_told_of_in_whole_words(member: str, tmp_pat
     told = str(caught.value).partition("(")[2].rpartition(");")[0]
     cause = str(caught.value.__cause__)
     assert all(word in [*cause.split(), "...", "EOFError"] for word in told.split()), told
+
+
+@pytest.mark.parametrize("length", [7, 11, 13])
+def test_a_long_reason_of_torch_ends_with_a_whole_word(
+    length: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError(" ".join(["w" * length] * 200))
+
+    torch.save(STATE, tmp_path / "a.pt")
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(InputError) as caught:
+        read_tensors(tmp_path / "a.pt")
+    told = str(caught.value).partition("(")[2].partition(")")[0].split()
+    assert set(told) == {"w" * length, "..."}
+    assert len(told) < 60
