@@ -18,7 +18,7 @@ from rir_deploy.report.plots_layers import layers_plot
 from rir_deploy.report.plots_roofline import roofline_plots
 from rir_deploy.report.schema import Run
 from rir_deploy.report.table import Table
-from rir_deploy.report.tables_accuracy import accuracy_table, recall_table
+from rir_deploy.report.tables_accuracy import accuracy_table, recall_table, worst_class_table
 from rir_deploy.report.tables_bench import doubts, latency_table, load_table, settings_table, throughput_table
 from rir_deploy.report.tables_engine import engines_table, proofs_table, runtimes_table
 from rir_deploy.report.tables_files import absent_table, files_table
@@ -93,8 +93,8 @@ def _accuracy(run: Run) -> Section | None:
     table = accuracy_table(run.engines)
     if table is None:
         return None
-    recall = recall_table(run.engines)
-    tables = (table,) if recall is None else (table, recall)
+    recalls = (worst_class_table(run.engines), recall_table(run.engines))
+    tables = (table, *(one for one in recalls if one is not None))
     return Section("accuracy", "Accuracy", tables, lambda: _drawn(accuracy_plot(run.engines), drop_plot(run.engines)))
 
 

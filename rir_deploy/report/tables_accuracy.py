@@ -9,6 +9,9 @@ from rir_deploy.report.table import Cell, Table, Tone, columns
 
 # Classes of an engine in the table; the record has all.
 _CLASSES = 10
+_RECALL = columns(
+    "engine", "class", ">images", ">recall reference", ">recall engine", ">drop (points)", ">interval", ">p"
+)
 _TONES: dict[str, Tone] = {"non-inferior": "good", "inferior": "bad", "undecided": "", "cannot be judged": "bad"}
 
 
@@ -33,7 +36,6 @@ def accuracy_table(engines: tuple[Engine, ...]) -> Table | None:
         ">McNemar's p",
         ">margin (points)",
         "the true drop is",
-        "worst class",
     )
     rows = tuple(_row(engine, verify, drop) for engine, verify, drop in shown)
     return Table("accuracy", "Is the loss of top-1 real, and is it under the margin?", titles, rows, wide=True)
@@ -52,15 +54,19 @@ def _row(engine: Engine, verify: Verify, drop: Drop) -> tuple[Cell, ...]:
         Cell(f"{drop.mcnemar_p:.2g}"),
         Cell(f"{drop.margin:g}"),
         verdict(drop, verify.doubts),
-        _worst(verify),
     )
+
+
+def worst_class_table(engines: tuple[Engine, ...]) -> Table | None:
+    """The class of each engine that lost most recall; None where none lost any."""
+    found = [(engine, engine.verify.worst_class) for engine in engines if engine.verify is not None]
+    rows = [_recall_row(engine, worst) for engine, worst in found if worst is not None and worst.drop > 0]
+    caption = "The class of each engine that lost most recall; intervals for all classes together"
+    return Table("worst-class", caption, _RECALL, tuple(rows), wide=True) if rows else None
 
 
 def recall_table(engines: tuple[Engine, ...]) -> Table | None:
     """The classes of each engine that lost most recall; None where there is none."""
-    titles = columns(
-        "engine", "class", ">images", ">recall reference", ">recall engine", ">drop (points)", ">interval", ">p"
-    )
     rows = [
         _recall_row(engine, one)
         for engine in engines
@@ -68,7 +74,7 @@ def recall_table(engines: tuple[Engine, ...]) -> Table | None:
         for one in sorted(engine.verify.classes, key=lambda one: (-one.drop, one.name))[:_CLASSES]
     ]
     caption = f"Recall by class: of each engine the {_CLASSES} that lost most; intervals for all classes together"
-    return Table("recall", caption, titles, tuple(rows), wide=True, folded=True) if rows else None
+    return Table("recall", caption, _RECALL, tuple(rows), wide=True, folded=True) if rows else None
 
 
 def _recall_row(engine: Engine, one: ClassRecall) -> tuple[Cell, ...]:
@@ -82,13 +88,6 @@ def _recall_row(engine: Engine, one: ClassRecall) -> tuple[Cell, ...]:
         Cell(" to ".join(map(text.points, one.interval))),
         Cell(f"{one.p:.2g}"),
     )
-
-
-def _worst(verify: Verify) -> Cell:
-    worst = verify.worst_class
-    if worst is None or worst.drop <= 0.0:
-        return Cell("-")
-    return Cell(worst.name, f"{text.points(worst.drop)} points, p {worst.p:.2g}")
 
 
 def verdict(drop: Drop, doubts: tuple[str, ...] = ()) -> Cell:
