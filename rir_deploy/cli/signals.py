@@ -47,11 +47,13 @@ class _Handler:
         self._before: dict[int, signal._HANDLER] = {}
         self._came: int | None = None
         self._last = -_QUIET_SECONDS
+        self._is_over = False
 
     def install(self, number: int) -> None:
         self._before[number] = signal.signal(number, self)
 
     def remove(self) -> None:
+        self._is_over = True  # an alarm on its way must not raise out of here: the handlers would stay
         if self._came is not None and hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0)
         for number, old in self._before.items():
@@ -59,7 +61,7 @@ class _Handler:
 
     def __call__(self, number: int, _frame: FrameType | None) -> None:
         now = time.monotonic()
-        if now - self._last < _QUIET_SECONDS:
+        if self._is_over or now - self._last < _QUIET_SECONDS:
             return
         self._last = now
         if self._came is None:

@@ -154,6 +154,28 @@ def test_a_signal_that_python_drops_comes_again(monkeypatch: pytest.MonkeyPatch)
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
+def test_an_alarm_on_its_way_at_the_end_raises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The handlers are put back one by one, which takes a moment on a busy machine."""
+    monkeypatch.setattr("rir_deploy.cli.signals._QUIET_SECONDS", 0.01)
+    before, install = signal.getsignal(signal.SIGTERM), signal.signal
+
+    def slowly(number: int, handler: object) -> object:
+        if number == signal.SIGTERM and handler == before:
+            time.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGALRM)
+        return install(number, handler)  # type: ignore[arg-type]
+
+    def work() -> None:
+        monkeypatch.setattr(signal, "signal", slowly)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+
+    with pytest.raises(Interrupted), interruptible():
+        work()
+    monkeypatch.undo()
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc")
 def test_two_builds_into_one_folder(made: Made, tmp_path: Path) -> None:
     """One of them is refused, or both come one after the other; the engine is whole."""
