@@ -9,7 +9,7 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass, ShapeInferenc
 from rir_deploy.errors import InputError
 from rir_deploy.graph.compare import compare_rows
 from rir_deploy.graph.equivalence import DifferenceError, compare_graphs
-from rir_deploy.graph.evaluate import Graph
+from rir_deploy.graph.evaluate import Graph, NotRunError
 
 BATCH_NAME = "batch"
 
@@ -40,12 +40,13 @@ def with_dynamic_batch(model: ir.Model) -> ir.Model:
     copy = ShapeInferencePass()(copy).model
     try:
         check = compare_graphs(Graph(model), Graph(copy))
-        if not check.skipped:
-            compare_rows(Graph(model), Graph(copy), size)
+        if check.skipped:
+            raise NotRunError(check.skipped)
+        compare_rows(Graph(model), Graph(copy), size)
     except DifferenceError as error:
         raise _refusal(size, str(error)) from error
-    if check.skipped:
-        raise _refusal(size, f"it cannot be checked: {check.skipped}")
+    except NotRunError as error:
+        raise _refusal(size, f"it cannot be checked: {error}") from error
     return copy
 
 

@@ -130,7 +130,10 @@ def compare_rows(original: Graph, result: Graph, size: int) -> None:
     shape = tuple(axis if isinstance(axis, int) else 32 for axis in given.dims[1:])
     images = _draw(given, (2 * size, *shape), 0, 1.0)
     with open_evaluator(original) as evaluator:
-        halves = [evaluator.run({given.name: part}) for part in (images[:size], images[size:])]
+        try:
+            halves = [evaluator.run({given.name: part}) for part in (images[:size], images[size:])]
+        except Exception as error:  # each runtime has its own: other sizes than these would do
+            raise NotRunError(first_line(error)) from error
     expected = [np.concatenate(pair) for pair in zip(*halves, strict=True)]
     for count in (1, size + 1):
         feeds = {given.name: images[:count]}

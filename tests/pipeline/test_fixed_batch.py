@@ -199,6 +199,17 @@ def test_a_graph_that_has_its_batch_elsewhere_is_refused(make, given: Given, tmp
     assert rir(*build, *given[2:]).code == 0
 
 
+def test_a_graph_that_no_runtime_runs_in_batches_is_refused(tmp_path: Path) -> None:
+    """ONNX Runtime has no convolution of float64, and onnx's reference is not asked for rows."""
+    proto = network(4)
+    for tensor in proto.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype("f8"), tensor.name))
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.DOUBLE
+    with pytest.raises(InputError, match="it cannot be checked: ONNX Runtime does not take it"):
+        with_dynamic_batch(ir.from_proto(proto))
+
+
 def test_cutting_and_padding() -> None:
     """Against the identity: whatever batches a model takes, every image is answered once, in order."""
     for low, high in ((1, 1), (4, 4), (3, 5), (1, 7), (8, 8)):
