@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from rir_deploy.artifacts import METADATA_KEY, Provenance, atomic_file
 from rir_deploy.errors import InputError, UsageError
-from rir_deploy.graph.normalize import normalize, parts, uses_alias
+from rir_deploy.graph.normalize import MESSAGE_BYTES, normalize, parts, uses_alias
 from rir_deploy.graph.weights import is_weight
 from rir_deploy.staging import data_name
 
 # protobuf cannot hold more in one file; larger weights go into one file beside it.
-EXTERNAL_DATA_BYTES = 1_900_000_000
+EXTERNAL_DATA_BYTES = MESSAGE_BYTES
 
 
 def load_onnx(path: Path) -> ir.Model:

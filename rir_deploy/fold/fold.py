@@ -26,7 +26,7 @@ from rir_deploy.fold.rules import RULES
 from rir_deploy.fold.shapes import InferShapes
 from rir_deploy.fold.sizes import NameSizes, forget_names
 from rir_deploy.fold.work import Work, measure_work_at
-from rir_deploy.graph.domains import use_short_domain
+from rir_deploy.graph.domains import LONG_NAME, use_short_domain
 from rir_deploy.graph.equivalence import Equivalence, require_equal
 from rir_deploy.graph.evaluate import Graph
 from rir_deploy.graph.opset import convert_opset
@@ -140,7 +140,7 @@ def _raised(model: ir.Model) -> ir.Model:
 
 def _in_short_domain(model: ir.Model) -> ir.Model:
     """The model itself, unless it calls ONNX's own domain by its long name."""
-    if "ai.onnx" not in model.graph.opset_imports:
+    if LONG_NAME not in model.graph.opset_imports:
         return model
     renamed = model.clone()
     use_short_domain(renamed)

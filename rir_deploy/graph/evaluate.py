@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
 from rir_deploy.file_system import scratch_folder
+from rir_deploy.graph.normalize import MESSAGE_BYTES
 from rir_deploy.graph.runtime import first_line, import_runtime, log_severity
 
 Feeds: TypeAlias = Mapping[str, NDArray[np.generic]]
-# protobuf cannot hold more in one message; a larger graph goes through a file, its weights beside it.
-_MESSAGE_BYTES = 1_900_000_000
 _DIM = int | str | None
 
 
@@ -135,7 +134,7 @@ def _source(graph: Graph) -> Iterator[Path | bytes]:
     tensors = [value.const_value for value in graph.model.graph.initializers.values() if value.const_value is not None]
     if graph.file is not None:
         yield graph.file
-    elif sum(tensor.nbytes for tensor in tensors if tensor.dtype != ir.DataType.STRING) <= _MESSAGE_BYTES:
+    elif sum(tensor.nbytes for tensor in tensors if tensor.dtype != ir.DataType.STRING) <= MESSAGE_BYTES:
         yield bytes(ir.to_proto(graph.model).SerializeToString())
     else:
         with scratch_folder() as folder:

@@ -19,7 +19,9 @@ from onnx.external_data_helper import load_external_data_for_tensor
 from rir_deploy.errors import InputError
 from rir_deploy.graph.domains import LONG_NAME
 
-# protobuf cannot hold a larger tensor; a few bytes of a sparse one can claim any size.
+# protobuf cannot hold more in one message; a larger model goes through a file, its weights beside it.
+MESSAGE_BYTES = 1_900_000_000
+# Nor can it hold a larger tensor; a few bytes of a sparse one can claim any size.
 _MAX_DENSE_BYTES = 1 << 31
 
 

@@ -9,6 +9,7 @@ from onnx_ir.passes.common import InlinePass
 from rir_deploy.errors import InputError
 from rir_deploy.graph.equivalence import DifferenceError, compare_graphs
 from rir_deploy.graph.evaluate import Graph
+from rir_deploy.graph.normalize import MESSAGE_BYTES
 from rir_deploy.graph.prepare import label
 from rir_deploy.graph.runtime import first_line
 
@@ -23,8 +24,6 @@ _COMPATIBLE = frozenset(
 )
 # Since when a Resize says how places are counted.
 _RESIZE_OPSET = 11
-# protobuf cannot hold more in one message, which the converter takes.
-_MESSAGE_BYTES = 1_900_000_000
 
 
 def raise_opset(model: ir.Model, opset: int) -> None:
@@ -61,7 +60,7 @@ def convert_opset(model: ir.Model, opset: int) -> ir.Model:
         raise InputError(f"the model is written in opset {current}, which cannot be converted: {advice}")
     try:
         proto = ir.to_proto(InlinePass()(model.clone()).model)
-        if proto.ByteSize() > _MESSAGE_BYTES:
+        if proto.ByteSize() > MESSAGE_BYTES:
             raise InputError(f"the model of opset {current} is too large for onnx's converter: {advice}")
         converted = ir.from_proto(onnx.version_converter.convert_version(proto, opset))
     except InputError:
